@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Rewrites the locked requirement files from pyproject.toml. Needs uv on the PATH.
+# The files carry versions and hashes only, so that any index configured for pip serves them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+compile() {
+    uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$@"
+}
+compile --group build --output-file requirements/core.txt
+compile --group build --extra models --group demo --output-file requirements/demo.txt
+compile --group build --extra models --extra postgres --group demo --group test --group lint \
+    --output-file requirements/test.txt

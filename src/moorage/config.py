@@ -1,0 +1,197 @@
+"""Settings: defaults, then a TOML file, then `MOORAGE_*` variables, then the command line; later wins.
+
+Every setting is a field of `Settings` with its help text; `docs/settings.md` lists them all (a test compares).
+A wrong value is a `SettingsError` that names the key, where it came from and what is accepted.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MIB = 1024 * 1024
+_LONGEST_SOCKET_DIR = 80
+"""A Unix socket's path may have 107 bytes; longer data directories keep their sockets elsewhere."""
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a value that is not accepted."""
+
+
+def setting(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
+    metadata = {"help": help, "least": least, "most": most}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(8080, "Port to listen on; 0 takes a free one.", least=0, most=65535)
+    data_dir: Path = setting(Path("moorage-data"), "Directory of all state: database, objects, logs.")
+    workers: int = setting(1, "Gateway processes; one a core is enough.", least=1, most=256)
+    region: str = setting("us-east-1", "The region that ARNs name and that signatures must be scoped to.")
+    account_id: str = setting("000000000000", "The account of the root access key: 12 digits.")
+    database_url: str = setting("", "SQLAlchemy URL of the state; empty: SQLite in the data directory.")
+    s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
+    max_body_bytes: int = setting(6 * MIB, "Largest request body of an invocation.", least=1, most=2**31)
+    max_response_bytes: int = setting(6 * MIB, "Largest response body of an invocation.", least=1, most=2**31)
+    max_header_bytes: int = setting(32 * 1024, "Largest request head, in bytes.", least=1024, most=MIB)
+    max_headers: int = setting(128, "Most headers in one request.", least=16, most=10_000)
+    header_timeout_seconds: float = setting(
+        20.0, "Time for a request's head to arrive.", least=0.1, most=3600
+    )
+    body_timeout_seconds: float = setting(
+        60.0, "Longest pause within a request's body.", least=0.1, most=3600
+    )
+    idle_timeout_seconds: float = setting(
+        120.0, "How long an idle client connection is kept.", least=1, most=86400
+    )
+    invocation_timeout_seconds: float = setting(
+        60.0, "Time a container has for its whole reply.", least=0.05, most=3600
+    )
+    connect_timeout_seconds: float = setting(
+        1.0, "Time a container has to accept a connection.", least=0.05, most=60
+    )
+    container_idle_seconds: float = setting(
+        2.0, "How long an idle connection to a container is reused.", least=0, most=3600
+    )
+    drain_timeout_seconds: float = setting(
+        70.0, "How long a shutdown or an update waits for invocations in flight.", least=0, most=7200
+    )
+    startup_timeout_seconds: float = setting(
+        480.0, "Time a container has from its start to its first good /ping.", least=1, most=3600
+    )
+    stop_timeout_seconds: float = setting(
+        30.0, "Time between SIGTERM and SIGKILL for a container.", least=0.1, most=3600
+    )
+    max_model_bytes: int = setting(50 * 1024 * MIB, "Largest unpacked model, in bytes.", least=1, most=2**50)
+    images: dict[str, tuple[str, ...]] = setting(
+        {}, "Image catalogue: glob of an image name to the command line that stands for it."
+    )
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and process files of the running server."""
+        path = self.data_dir / "run"
+        if len(str(path)) <= _LONGEST_SOCKET_DIR:
+            return path
+        digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"moorage-{os.getuid()}-{digest}"
+
+    @property
+    def credentials_file(self) -> Path:
+        return self.data_dir / "credentials"
+
+    @property
+    def controller_socket(self) -> Path:
+        return self.run_dir / "controller.sock"
+
+    @property
+    def feed_socket(self) -> Path:
+        return self.run_dir / "feed.sock"
+
+    @property
+    def launcher_socket(self) -> Path:
+        return self.run_dir / "launcher.sock"
+
+    @property
+    def s3_socket(self) -> Path:
+        return self.run_dir / "s3.sock"
+
+    @property
+    def url_file(self) -> Path:
+        """Holds the URL of the running server, for the command line tools."""
+        return self.run_dir / "url"
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'moorage.db'}"
+
+    def to_json(self) -> str:
+        """For a child process; `from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Settings":
+        return _build(json.loads(text), "the parent process")
+
+
+def load(
+    *, file: Path | None, environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read settings from a TOML file (if any), `MOORAGE_*` variables and explicit overrides.
+
+    Raises:
+        SettingsError: an unknown key, or a value of the wrong type or range.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values |= dataclasses.asdict(_build(tomllib.loads(file.read_text()), str(file)))
+        except OSError as error:
+            raise SettingsError(f"cannot read the settings file {file}: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{file} is not valid TOML: {error}") from error
+    names = {f"MOORAGE_{name.upper()}": name for name in _FIELDS if name != "images"}
+    from_environment = {names[key]: value for key, value in environment.items() if key in names}
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for source, layer in (("the environment (MOORAGE_*)", from_environment), ("the command line", given)):
+        values |= {key: _convert(key, value, source) for key, value in layer.items()}
+    settings = Settings(**values)
+    return dataclasses.replace(settings, data_dir=settings.data_dir.absolute())
+
+
+_FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
+
+
+def _build(raw: Mapping[str, Any], source: str) -> Settings:
+    return Settings(**{key: _convert(key, value, source) for key, value in raw.items()})
+
+
+def _convert(key: str, value: Any, source: str) -> Any:
+    if key not in _FIELDS:
+        raise SettingsError(f"unknown setting {key!r} in {source}; known: {', '.join(sorted(_FIELDS))}")
+    if key == "images":
+        return _convert_images(value, source)
+    spec = _FIELDS[key]
+    kind: Any = type(spec.default)
+    try:
+        converted = kind(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"setting {key!r} in {source} must be {_describe(spec)}, not {value!r}") from None
+    least, most = spec.metadata["least"], spec.metadata["most"]
+    if (least is not None and converted < least) or (most is not None and converted > most):
+        raise SettingsError(f"setting {key!r} in {source} must be {_describe(spec)}, not {value!r}")
+    if key == "account_id" and not (len(converted) == 12 and converted.isdigit()):
+        raise SettingsError(f"setting 'account_id' in {source} must be 12 digits, not {value!r}")
+    return converted
+
+
+def _convert_images(value: Any, source: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise SettingsError(f"setting 'images' in {source} must be a table of glob = command line")
+    images = {}
+    for glob, command in value.items():
+        argv = shlex.split(command) if isinstance(command, str) else command
+        if not isinstance(argv, list | tuple) or not argv or not all(isinstance(a, str) for a in argv):
+            raise SettingsError(
+                f"images[{glob!r}] in {source} must be a command line (a string or a list of strings)"
+            )
+        images[glob] = tuple(argv)
+    return images
+
+
+def _describe(spec: "dataclasses.Field[Any]") -> str:
+    names = {int: "a whole number", float: "a number", str: "a string", Path: "a path"}
+    least, most = spec.metadata["least"], spec.metadata["most"]
+    span = f" from {least:g} to {most:g}" if least is not None and most is not None else ""
+    return names[type(spec.default)] + span

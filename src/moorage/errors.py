@@ -1,0 +1,167 @@
+"""The catalogue of errors that reach a client: one class per AWS error.
+
+A `ServiceError` is a value to be rendered by `moorage.wire.faults`; nothing here knows about HTTP beyond
+the status. Anything raised that is not a `ServiceError` is a bug of ours and is answered as `InternalFailure`.
+
+Names and statuses: the service models in botocore (`sagemaker-runtime`, `sagemaker`), and for the front
+layer's errors the page "Common errors" of the SageMaker API reference.
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """An error in AWS's shape: a code, an HTTP status, a message, and members the model gives it.
+
+    `message_key` is the JSON key of the message: the operations of the runtime service spell it `Message`,
+    the front layer (authentication, throttling) and the control plane `message`.
+    """
+
+    code: ClassVar[str] = "InternalFailure"
+    status: ClassVar[int] = 500
+    message_key: ClassVar[str] = "Message"
+
+    def __init__(self, message: str, **members: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.members = members
+
+
+class FrontLayerError(ServiceError):
+    """Refused before any operation ran."""
+
+    status = 403
+    message_key = "message"
+
+
+# --- Operations of the runtime service -----------------------------------------------------------------
+
+
+class ValidationError(ServiceError):
+    """The request breaks a rule of the operation."""
+
+    code = "ValidationError"
+    status = 400
+
+
+class ModelError(ServiceError):
+    """The model container answered 4xx or 5xx, too late, or not at all (`OriginalStatusCode` 0)."""
+
+    code = "ModelError"
+    status = 424
+
+
+class ModelNotReadyException(ServiceError):
+    """The resources behind the variant, or the target model, are still being made ready."""
+
+    code = "ModelNotReadyException"
+    status = 429
+
+
+class InternalFailure(ServiceError):
+    """A fault of ours."""
+
+    code = "InternalFailure"
+    status = 500
+
+
+class ServiceUnavailable(ServiceError):
+    """No instance can take the invocation now; another try may succeed."""
+
+    code = "ServiceUnavailable"
+    status = 503
+
+
+class InternalDependencyException(ServiceError):
+    """Something this service itself depends on cannot be reached."""
+
+    code = "InternalDependencyException"
+    status = 530
+
+
+# --- The control plane ---------------------------------------------------------------------------------
+
+
+class ControlPlaneError(ServiceError):
+    status = 400
+    message_key = "message"
+
+
+class ValidationException(ControlPlaneError):
+    """The request breaks a rule, or names a resource that is not there."""
+
+    code = "ValidationException"
+
+
+class SerializationException(ControlPlaneError):
+    """The body is not JSON, or a member has the wrong JSON type."""
+
+    code = "SerializationException"
+
+
+class ResourceLimitExceeded(ControlPlaneError):
+    code = "ResourceLimitExceeded"
+    message_key = "Message"
+
+
+class ResourceInUse(ControlPlaneError):
+    code = "ResourceInUse"
+    message_key = "Message"
+
+
+class ResourceNotFound(ControlPlaneError):
+    code = "ResourceNotFound"
+    message_key = "Message"
+
+
+class UnknownOperationException(ControlPlaneError):
+    """The operation is not one of the service, or one that this server does not have."""
+
+    code = "UnknownOperationException"
+
+
+# --- The front layer: HTTP and authentication ----------------------------------------------------------
+
+
+class MissingAuthenticationTokenException(FrontLayerError):
+    code = "MissingAuthenticationTokenException"
+
+
+class IncompleteSignatureException(FrontLayerError):
+    code = "IncompleteSignatureException"
+
+
+class InvalidSignatureException(FrontLayerError):
+    code = "InvalidSignatureException"
+
+
+class UnrecognizedClientException(FrontLayerError):
+    code = "UnrecognizedClientException"
+
+
+class ExpiredTokenException(FrontLayerError):
+    code = "ExpiredTokenException"
+
+
+class AccessDeniedException(FrontLayerError):
+    code = "AccessDeniedException"
+
+
+class ThrottlingException(FrontLayerError):
+    code = "ThrottlingException"
+    status = 400
+
+
+class MalformedHttpRequestException(FrontLayerError):
+    code = "MalformedHttpRequestException"
+    status = 400
+
+
+class RequestTimeoutException(FrontLayerError):
+    code = "RequestTimeoutException"
+    status = 408
+
+
+class RequestEntityTooLargeException(FrontLayerError):
+    code = "RequestEntityTooLargeException"
+    status = 413
