@@ -65,6 +65,14 @@ class InstanceState:
     log_tail: tuple[str, ...] = field(default=())
 
 
+class LauncherError(Exception):
+    """A launcher cannot do what was asked; the text says why."""
+
+
+class LauncherUnavailable(LauncherError):
+    """The process that hosts the launcher cannot be reached. The instances live or die with it, not with us."""
+
+
 class Launcher(Protocol):
     """Starts and stops instances. All methods are idempotent by `instance_id`."""
 
@@ -77,4 +85,7 @@ class Launcher(Protocol):
     def watch(self) -> AsyncIterator[Sequence[InstanceState]]:
         """First the state of every instance there is (maybe none), then the changed ones, until closed.
 
-        An instance that is gone is reported once more as `STOPPED`."""
+        An instance that is gone is reported once more as `STOPPED`. A watcher that reads slowly sees only the
+        latest state of each instance. Where the launcher is in another process and that goes away, the iteration
+        raises `LauncherUnavailable`; whoever watches calls `watch` again and gets the complete list anew.
+        """

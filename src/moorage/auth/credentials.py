@@ -1,0 +1,70 @@
+"""Access keys, and the file that holds the root key of an installation."""
+
+import configparser
+import os
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_KEY_ALPHABET = string.ascii_uppercase + "234567"
+_SECRET_ALPHABET = string.ascii_letters + string.digits + "+/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKey:
+    """A key pair and who it stands for."""
+
+    access_key_id: str
+    secret_access_key: str
+    account_id: str
+    principal_arn: str
+    user_id: str
+
+
+def read_or_create_root_key(path: Path, *, account_id: str) -> AccessKey:
+    """The root access key in `path` (AWS shared-credentials format, profile `default`, mode 0600).
+
+    It is created at the first start. Two starts at once agree on one key: the file appears whole or not.
+    """
+    if not path.exists():
+        key_id = "AKIA" + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+        secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(40))
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"[default]\naws_access_key_id = {key_id}\naws_secret_access_key = {secret}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another start was first; its key is read below
+        finally:
+            draft.unlink()
+    return read_root_key(path, account_id=account_id)
+
+
+def read_root_key(path: Path, *, account_id: str) -> AccessKey:
+    """Raises `ValueError` when the file is not one of ours."""
+    parser = configparser.RawConfigParser()
+    parser.read_string(path.read_text())
+    try:
+        profile = parser["default"]
+        key_id, secret = profile["aws_access_key_id"], profile["aws_secret_access_key"]
+    except KeyError as error:
+        raise ValueError(
+            f"{path} has no {error} in a [default] profile; delete it to get a new key"
+        ) from None
+    return AccessKey(
+        access_key_id=key_id,
+        secret_access_key=secret,
+        account_id=account_id,
+        principal_arn=f"arn:aws:iam::{account_id}:root",
+        user_id=account_id,
+    )
+
+
+Credentials = Mapping[str, AccessKey]
+"""Access keys by their id."""

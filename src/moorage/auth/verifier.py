@@ -1,0 +1,200 @@
+"""Who signed this request? The stateful half of SigV4: clock, known keys, and the day's signing keys.
+
+Verification has two steps, because a body may take long to arrive and must be hashed on the way: `claim` judges
+everything in the head, so that a stranger is refused before a byte of body is kept; `verify` compares the
+signature once the payload's hash is known.
+
+The order of the checks and the texts are those of AWS's front layer (runtime.md 7.4).
+"""
+
+import hmac
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from moorage.auth import sigv4
+from moorage.auth.credentials import AccessKey, Credentials
+from moorage.errors import (
+    ExpiredTokenException,
+    IncompleteSignatureException,
+    InvalidSignatureException,
+    MissingAuthenticationTokenException,
+    UnrecognizedClientException,
+)
+
+SKEW_SECONDS = 5 * 60
+S3_SKEW_SECONDS = 15 * 60
+_CACHED_KEYS = 4096
+
+
+@dataclass(slots=True)
+class Claim:
+    """A signature that is well formed, fresh and made with a known key, but not compared yet.
+
+    `payload_hash` is what the client says of its body in `x-amz-content-sha256`, or None: then the hash of
+    the body as it arrived is the one that was signed.
+    """
+
+    key: AccessKey
+    scope: sigv4.CredentialScope
+    authorization: sigv4.Authorization
+    timestamp: str
+    payload_hash: bytes | None
+
+    @property
+    def service(self) -> str:
+        return self.scope.service
+
+    @property
+    def declares_real_hash(self) -> bool:
+        """Whether the payload's hash is declared and must be compared with the body's own."""
+        return self.payload_hash is not None and len(self.payload_hash) == 64
+
+
+class Verifier:
+    """Verifies SigV4 in its header form.
+
+    `regions` are the regions a signature may be scoped to; None accepts any.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        regions: frozenset[str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._credentials = credentials
+        self._regions = regions
+        self._clock = clock
+        self._signing_keys: dict[tuple[str, str, str, str], bytes] = {}
+        self._last_date: tuple[bytes, float] = (b"", 0.0)
+
+    def claim(self, headers: Mapping[bytes, bytes]) -> Claim:
+        """Judge a request's head.
+
+        Raises:
+            MissingAuthenticationTokenException, IncompleteSignatureException, InvalidSignatureException,
+            UnrecognizedClientException, ExpiredTokenException: in AWS's order and words.
+        """
+        header = headers.get(b"authorization")
+        if not header:
+            raise MissingAuthenticationTokenException("Missing Authentication Token")
+        date = headers.get(b"x-amz-date") or headers.get(b"date")
+        authorization = sigv4.parse_authorization(header, has_date=date is not None)
+        assert date is not None
+        timestamp = self._parse_date(date)
+        scope = sigv4.parse_credential(authorization.credential)
+        self._check_fresh(date.decode("latin-1"), timestamp, scope.service)
+        if b"host" not in authorization.signed_headers:
+            raise InvalidSignatureException(
+                "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."
+            )
+        self._check_scope(scope, date.decode("latin-1"))
+        key = self._credentials.get(scope.access_key_id)
+        if key is None:
+            raise UnrecognizedClientException("The security token included in the request is invalid.")
+        if b"x-amz-security-token" in headers:
+            # No temporary credentials are issued yet: a token with a permanent key is not ours.
+            raise ExpiredTokenException("The security token included in the request is expired")
+        return Claim(key, scope, authorization, date.decode("latin-1"), headers.get(b"x-amz-content-sha256"))
+
+    def verify(
+        self, claim: Claim, *, method: bytes, target: bytes, headers: Mapping[bytes, bytes], body_hash: str
+    ) -> AccessKey:
+        """Compare the signature. `body_hash` is the hex SHA-256 of the body as it arrived; it counts when the
+        client declared none, and must agree when the client declared one.
+
+        Raises:
+            InvalidSignatureException: it does not match.
+        """
+        if claim.payload_hash is None:
+            payload_hash = body_hash.encode()
+        else:
+            payload_hash = claim.payload_hash
+            if claim.declares_real_hash and payload_hash != body_hash.encode():
+                raise InvalidSignatureException(
+                    "The value of 'x-amz-content-sha256' does not match the SHA-256 of the request's body: "
+                    f"it should have been '{body_hash}'."
+                )
+        path, _, query = target.partition(b"?")
+        scope = claim.scope
+        canonical = sigv4.canonical_request(
+            method=method,
+            path=path if scope.service == "s3" else sigv4.canonical_path(path),
+            query=sigv4.canonical_query(query),
+            headers=headers,
+            signed_headers=claim.authorization.signed_headers,
+            payload_hash=payload_hash,
+        )
+        to_sign = sigv4.string_to_sign(timestamp=claim.timestamp, scope=scope.text, canonical=canonical)
+        signature = sigv4.sign(self._signing_key(claim.key, scope), to_sign)
+        if not hmac.compare_digest(signature.encode(), claim.authorization.signature.encode()):
+            raise InvalidSignatureException(
+                "The request signature we calculated does not match the signature you provided. Check your "
+                "AWS Secret Access Key and signing method. Consult the service documentation for details.\n\n"
+                "The Canonical String for this request should have been\n"
+                f"'{canonical.decode('latin-1')}'\n\n"
+                f"The String-to-Sign should have been\n'{to_sign.decode()}'\n"
+            )
+        return claim.key
+
+    def _parse_date(self, date: bytes) -> float:
+        """Seconds since the epoch. The requests of one second share one parse."""
+        cached, timestamp = self._last_date
+        if cached == date:
+            return timestamp
+        try:
+            parsed = datetime.strptime(date.decode("latin-1"), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            raise IncompleteSignatureException(
+                f"Date must be in ISO-8601 'basic format'. Got '{date.decode('latin-1')}'. "
+                "See http://en.wikipedia.org/wiki/ISO_8601"
+            ) from None
+        self._last_date = (date, parsed.timestamp())
+        return parsed.timestamp()
+
+    def _check_fresh(self, date: str, timestamp: float, service: str) -> None:
+        now = self._clock()
+        skew = S3_SKEW_SECONDS if service == "s3" else SKEW_SECONDS
+        minutes = skew // 60
+        if timestamp < now - skew:
+            raise InvalidSignatureException(
+                f"Signature expired: {date} is now earlier than {_stamp(now - skew)} "
+                f"({_stamp(now)} - {minutes} min.)"
+            )
+        if timestamp > now + skew:
+            raise InvalidSignatureException(
+                f"Signature not yet current: {date} is still later than {_stamp(now + skew)} "
+                f"({_stamp(now)} + {minutes} min.)"
+            )
+
+    def _check_scope(self, scope: sigv4.CredentialScope, date: str) -> None:
+        if scope.terminator != "aws4_request":
+            raise InvalidSignatureException(
+                "Credential should be scoped with a valid terminator: 'aws4_request', "
+                f"not '{scope.terminator}'. "
+            )
+        if self._regions is not None and scope.region not in self._regions:
+            raise InvalidSignatureException(
+                f"Credential should be scoped to a valid region, not '{scope.region}'. "
+            )
+        if scope.date != date[:8]:
+            raise InvalidSignatureException(
+                f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+                f"'{scope.date}' != '{date[:8]}', from '{date}'."
+            )
+
+    def _signing_key(self, key: AccessKey, scope: sigv4.CredentialScope) -> bytes:
+        name = (scope.access_key_id, scope.date, scope.region, scope.service)
+        signing_key = self._signing_keys.get(name)
+        if signing_key is None:
+            if len(self._signing_keys) >= _CACHED_KEYS:
+                self._signing_keys.clear()
+            signing_key = self._signing_keys[name] = sigv4.signing_key(key.secret_access_key, scope)
+        return signing_key
+
+
+def _stamp(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y%m%dT%H%M%SZ")

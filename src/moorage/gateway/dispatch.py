@@ -1,0 +1,308 @@
+"""An invocation on its way: collected, judged, given an instance, sent to its container, answered.
+
+An `InvocationCall` is both the front's call (the request's body arrives at `data` and `end`) and the exchange with
+the container (its reply arrives at `reply_head`, `reply_data` and `reply_end`). It holds at most one reservation at
+any time, and every way out of it goes through `_release`.
+"""
+
+import asyncio
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+from moorage.auth.verifier import Claim
+from moorage.errors import (
+    InternalDependencyException,
+    ModelNotReadyException,
+    RequestEntityTooLargeException,
+    ServiceError,
+    ServiceUnavailable,
+    ValidationError,
+)
+from moorage.gateway.client_connection import Request
+from moorage.gateway.upstream import UpstreamConnection
+from moorage.routing import selection
+from moorage.routing.table import EndpointRoute, Instance, VariantRoute
+from moorage.wire import invocation as wire
+from moorage.wire import model_errors
+
+if TYPE_CHECKING:
+    from moorage.gateway.front import GatewayFront
+
+_HASH_AS_IT_COMES = 256 * 1024
+"""Bodies above this many bytes are hashed chunk by chunk, so that no single step is long."""
+
+
+class InvocationCall:
+    """One call of InvokeEndpoint."""
+
+    __slots__ = (
+        "_body",
+        "_claim",
+        "_connecting",
+        "_connection",
+        "_front",
+        "_hasher",
+        "_instance",
+        "_invocation",
+        "_raw_name",
+        "_reply_headers",
+        "_reply_parts",
+        "_reply_size",
+        "_reply_status",
+        "_request",
+        "_route",
+        "_size",
+        "_tried",
+        "_variant",
+        "deadline",
+    )
+
+    def __init__(self, front: "GatewayFront", request: Request, claim: Claim, raw_name: bytes) -> None:
+        self._front = front
+        self._request = request
+        self._claim = claim
+        self._raw_name = raw_name
+        # the request's body
+        self._body: list[bytes] = []
+        self._size = 0
+        self._hasher = None
+        # decided once the body is complete
+        self._invocation: wire.Invocation | None = None
+        self._route: EndpointRoute | None = None
+        self._variant: VariantRoute | None = None
+        # the attempt under way
+        self._instance: Instance | None = None
+        self._connection: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._tried: tuple[Instance, ...] = ()
+        self.deadline = math.inf
+        # the container's reply
+        self._reply_status = 0
+        self._reply_headers: dict[bytes, bytes] = {}
+        self._reply_parts: list[bytes] = []
+        self._reply_size = 0
+        length = request.content_length
+        if length is not None:
+            self._check_size(length)
+            if length > _HASH_AS_IT_COMES:
+                self._hasher = hashlib.sha256()
+
+    # --- the request arrives --------------------------------------------------------------------------
+
+    def data(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        self._check_size(self._size)
+        if self._hasher is not None:
+            self._hasher.update(chunk)
+        self._body.append(chunk)
+
+    def end(self) -> None:
+        """Everything is here. From now on the reply is this call's business."""
+        body = b"".join(self._body)
+        self._body = [body]
+        request = self._request
+        digest = self._hasher if self._hasher is not None else hashlib.sha256(body)
+        key = self._front.verifier.verify(
+            self._claim,
+            method=request.method,
+            target=request.target,
+            headers=request.headers,
+            body_hash=digest.hexdigest(),
+        )
+        self._invocation = invocation = wire.parse(self._raw_name, request.headers)
+        table = self._front.table
+        route = table.find(key.account_id, invocation.endpoint_name)
+        if route is None:
+            if not table.complete:
+                raise InternalDependencyException(
+                    "The gateway has not received its routing table from the controller yet. "
+                    "If this lasts, the server's log says why the controller is not running."
+                )
+            raise ValidationError(
+                f"Endpoint {invocation.endpoint_name} of account {key.account_id} not found."
+            )
+        self._route = route
+        _check_features(route, invocation)
+        self._variant = selection.choose_variant(route, invocation.target_variant)
+        self.deadline = self._front.loop.time() + self._front.settings.invocation_timeout_seconds
+        self._front.timed_calls.add(self)
+        self._attempt()
+
+    def cancel(self) -> None:
+        """The client has gone: so must the work in the container."""
+        self._give_up()
+
+    def pause_reply(self) -> None:
+        """The reply is written in one piece, so there is nothing to hold back; nor is there in the request."""
+
+    resume_reply = pause_request = resume_request = pause_reply
+
+    def _check_size(self, size: int) -> None:
+        limit = self._front.settings.max_body_bytes
+        if size > limit:
+            raise RequestEntityTooLargeException(f"HTTP content length exceeded {limit} bytes.")
+
+    # --- to an instance -------------------------------------------------------------------------------
+
+    def _attempt(self) -> None:
+        assert self._route is not None
+        assert self._variant is not None
+        self._instance = selection.reserve(self._variant, without=self._tried)
+        if self._instance is None:
+            self._fail(_no_instance(self._route, self._variant))
+            return
+        self._connecting = self._front.pool_of(self._instance).start(self)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        assert self._invocation is not None
+        assert self._instance is not None
+        self._connecting = None
+        self._connection = connection
+        body = self._body[0]
+        head = wire.render_container_request(
+            self._invocation,
+            path=b"/invocations",
+            host=b"%b:%d" % (self._instance.host.encode(), self._instance.port),
+            length=len(body),
+        )
+        if len(body) <= _HASH_AS_IT_COMES:
+            connection.write(head + body)
+        else:
+            connection.writelines([head, body])
+
+    def not_connected(self, error: BaseException) -> None:
+        """The instance is down and nothing was sent, so another may have it."""
+        self._connecting = None
+        self._try_another()
+
+    def _try_another(self) -> None:
+        assert self._instance is not None
+        self._tried = (*self._tried, self._instance)
+        self._release()
+        self._attempt()
+
+    # --- the container replies ------------------------------------------------------------------------
+
+    def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self._reply_status = status
+        self._reply_headers = headers
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._front.settings.max_response_bytes:
+            self._reply_too_large()
+
+    def reply_data(self, chunk: bytes) -> None:
+        self._reply_parts.append(chunk)
+        self._reply_size += len(chunk)
+        if self._reply_size > self._front.settings.max_response_bytes:
+            self._reply_too_large()
+
+    def reply_end(self) -> None:
+        assert self._variant is not None
+        self._connection = None
+        self._release()
+        self._front.timed_calls.discard(self)
+        body = self._reply_parts[0] if len(self._reply_parts) == 1 else b"".join(self._reply_parts)
+        if self._reply_status >= 300:
+            self._request.fail(model_errors.answered(self._origin(), self._reply_status, body))
+            return
+        lines = b"x-Amzn-Invoked-Production-Variant: %b\r\n%b" % (
+            self._variant.name.encode(),
+            wire.render_reply_headers(self._reply_headers),
+        )
+        self._request.reply(200, lines, body)
+
+    def reply_broken(self, *, untouched: bool, reason: str) -> None:
+        self._connection = None
+        if untouched and not self._tried:
+            # Sent to a container that was just going away and never read it: another attempt is safe.
+            self._try_another()
+        elif self._reply_status:
+            self._fail(model_errors.body_not_loaded(self._origin(), self._reply_status, reason))
+        else:
+            self._fail(model_errors.no_response(self._origin(), reason))
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self._fail(model_errors.timed_out(self._origin()))
+
+    def _reply_too_large(self) -> None:
+        limit = self._front.settings.max_response_bytes
+        self._fail(
+            model_errors.body_not_loaded(
+                self._origin(), 500, f"The response is larger than the limit of {limit} bytes."
+            )
+        )
+
+    # --- ways out -------------------------------------------------------------------------------------
+
+    def _fail(self, error: ServiceError) -> None:
+        self._give_up()
+        self._request.fail(error)
+
+    def _give_up(self) -> None:
+        self._front.timed_calls.discard(self)
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+        self._release()
+
+    def _release(self) -> None:
+        instance, self._instance = self._instance, None
+        if instance is not None:
+            self._front.table.release(instance)
+
+    def _origin(self) -> model_errors.Origin:
+        assert self._route is not None
+        assert self._variant is not None
+        return model_errors.Origin(
+            account_id=self._route.account_id,
+            region=self._route.region,
+            endpoint_name=self._route.name,
+            container_hostname=self._variant.container_hostname,
+        )
+
+
+def _no_instance(route: EndpointRoute, variant: VariantRoute) -> ServiceError:
+    if route.provisioning and not variant.instances:
+        return ModelNotReadyException(
+            f"The resources of variant {variant.name} of endpoint {route.name} are still being provisioned. "
+            "Wait and try your request again."
+        )
+    return ServiceUnavailable(
+        "A transient exception occurred while retrieving variant instances. Please try again. "
+        f"(No instance of variant {variant.name} of endpoint {route.name} is reachable; "
+        f"`moorage logs {route.name}` shows why.)"
+    )
+
+
+def _check_features(route: EndpointRoute, invocation: wire.Invocation) -> None:
+    """Refuse what this endpoint does not have, as the real service does (runtime.md 5.5, 5.8, 7.2)."""
+    if route.asynchronous:
+        raise ValidationError(
+            f"Endpoint {route.name} of account {route.account_id} is an asynchronous endpoint: "
+            "it accepts InvokeEndpointAsync only."
+        )
+    if invocation.has(b"x-amzn-sagemaker-target-model"):
+        raise ValidationError(
+            f"Endpoint {route.name} is not a multi-model endpoint and does not support target model header.",
+            ErrorCode="TARGET_MODEL_HEADER_NOT_SUPPORTED",
+        )
+    if invocation.has(b"x-amzn-sagemaker-inference-component"):
+        raise ValidationError(
+            "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy "
+            "inference components. Please remove the Inference Component Name header and try again.",
+            ErrorCode="INFERENCE_COMPONENT_NAME_NOT_ALLOWED",
+        )
+    if invocation.has(b"x-amzn-sagemaker-target-container-hostname"):
+        raise ValidationError(
+            f"Endpoint {route.name} is not a multi-container endpoint with direct invocation and does not "
+            "support target container hostname header."
+        )
+    if invocation.has(b"x-amzn-sagemaker-enable-explanations"):
+        raise ValidationError(
+            f"Endpoint {route.name} has no ExplainerConfig and does not support enable explanations header."
+        )

@@ -1,0 +1,133 @@
+"""What a request is for: an invocation, the controller, the S3, or nothing of ours.
+
+The service is told by the signature's credential scope, as on AWS it is told by the host name. The head is judged
+before any body is taken: a stranger is refused at once.
+"""
+
+import asyncio
+
+from moorage.auth.verifier import Claim, Verifier
+from moorage.config import Settings
+from moorage.errors import (
+    FrontLayerError,
+    ServiceError,
+    UnknownOperationException,
+)
+from moorage.gateway import s3_errors
+from moorage.gateway.client_connection import Call, Request
+from moorage.gateway.dispatch import InvocationCall
+from moorage.gateway.health import HealthCall
+from moorage.gateway.relay import CollectedRelay, StreamedRelay
+from moorage.gateway.upstream import Connector, Pool, tcp, unix
+from moorage.routing.table import Instance, RoutingTable
+from moorage.wire import faults
+
+_ENDPOINTS = b"/endpoints/"
+_INVOKE = b"invocations"
+_NOT_YET = {
+    b"async-invocations": "InvokeEndpointAsync",
+    b"invocations-response-stream": "InvokeEndpointWithResponseStream",
+}
+
+
+class GatewayFront:
+    """Answers the requests of all connections of this process."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        verifier: Verifier,
+        table: RoutingTable,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.settings = settings
+        self.verifier = verifier
+        self.table = table
+        self.loop = loop
+        self.timed_calls: set[InvocationCall] = set()
+        """Invocations inside containers: the server's sweep compares their deadlines with the clock."""
+        self._pools: dict[Instance, Pool] = {}
+        self.controller = self._pool_to(unix(str(settings.controller_socket)))
+        self.s3 = self._pool_to(unix(str(settings.s3_socket)))
+
+    def begin(self, request: Request) -> Call:
+        path = request.target.partition(b"?")[0]
+        if path == b"/_moorage/health":
+            return HealthCall(self, request)
+        claim = self.verifier.claim(request.headers)
+        if claim.service == "s3":
+            return self._begin_s3(request, claim)
+        if path.startswith(_ENDPOINTS):
+            return self._begin_invocation(request, claim, path)
+        return CollectedRelay(self, request, claim, self.controller)
+
+    def render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
+        if _speaks_s3(request):
+            return s3_errors.render(error, request.request_id)
+        status, content_type, body = faults.render(error)
+        lines = f"x-amzn-ErrorType: {error.code}\r\nContent-Type: {content_type}\r\n".encode()
+        return status, lines, body
+
+    def pool_of(self, instance: Instance) -> Pool:
+        pool = self._pools.get(instance)
+        if pool is None:
+            pool = self._pools[instance] = self._pool_to(tcp(instance.host, instance.port))
+        return pool
+
+    def sweep(self, now: float) -> None:
+        """Expire the invocations whose time is over."""
+        for call in [call for call in self.timed_calls if call.deadline <= now]:
+            call.expire()
+
+    def close_stale_connections(self) -> None:
+        """Close idle upstream connections, and forget the pools of instances that are gone."""
+        for instance, pool in list(self._pools.items()):
+            if instance.retired and not instance.outstanding:
+                pool.close()
+                del self._pools[instance]
+            else:
+                pool.close_stale()
+        self.controller.close_stale()
+        self.s3.close_stale()
+
+    def close(self) -> None:
+        for pool in (*self._pools.values(), self.controller, self.s3):
+            pool.close()
+
+    def _begin_invocation(self, request: Request, claim: Claim, path: bytes) -> Call:
+        raw_name, _, operation = path[len(_ENDPOINTS) :].partition(b"/")
+        if request.method == b"POST" and claim.service == "sagemaker":
+            if operation == _INVOKE:
+                return InvocationCall(self, request, claim, raw_name)
+            if operation in _NOT_YET:
+                raise UnknownOperationException(f"This server does not have {_NOT_YET[operation]} yet.")
+        raise UnknownOperationException(
+            f"There is no operation {request.method.decode('latin-1')} {path.decode('latin-1')} "
+            f"of the service {claim.service}."
+        )
+
+    def _begin_s3(self, request: Request, claim: Claim) -> Call:
+        if claim.payload_hash is None:
+            raise FrontLayerError("Missing required header for this request: x-amz-content-sha256")
+        return StreamedRelay(self, request, claim, self.s3)
+
+    def _pool_to(self, connector: Connector) -> Pool:
+        return Pool(
+            connector,
+            loop=self.loop,
+            timeout_seconds=self.settings.connect_timeout_seconds,
+            idle_seconds=self.settings.container_idle_seconds,
+        )
+
+
+def _speaks_s3(request: Request) -> bool:
+    """Whether the client expects S3's XML: by the scope of its signature, else by the look of the request."""
+    authorization = request.headers.get(b"authorization", b"")
+    if authorization:
+        return b"/s3/aws4_request" in authorization
+    return not (
+        request.target.startswith((b"/endpoints/", b"/_moorage/"))
+        or (request.method == b"POST" and request.target == b"/")
+        or b"x-amz-target" in request.headers
+    )

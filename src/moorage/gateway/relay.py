@@ -1,0 +1,241 @@
+"""Requests that others answer: relayed to the controller or to the S3, once their signature is verified.
+
+`CollectedRelay` takes the whole body first, because clients of the control plane do not declare its hash: only the
+body itself tells whether the signature is right. `StreamedRelay` is for S3, where the hash is declared: the
+signature is verified by the head alone and the body flows on as it comes, except that its last piece is held back
+until the hash has been compared. A body that was tampered with never arrives whole, and the S3 discards it.
+"""
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+from moorage.auth.credentials import AccessKey
+from moorage.auth.verifier import Claim
+from moorage.errors import (
+    InternalFailure,
+    InvalidSignatureException,
+    RequestEntityTooLargeException,
+    ServiceUnavailable,
+)
+from moorage.gateway.client_connection import Request
+from moorage.gateway.http import is_hop_by_hop
+from moorage.gateway.upstream import Pool, UpstreamConnection
+
+if TYPE_CHECKING:
+    from moorage.gateway.front import GatewayFront
+
+_MOST_COLLECTED = 4 * 1024 * 1024
+_NOT_RELAYED = frozenset((b"authorization", b"expect", b"content-length", b"x-amz-security-token"))
+_NOT_RETURNED = frozenset((b"date", b"server", b"content-length", b"x-amzn-requestid"))
+
+
+class _Relay:
+    """The way back, which both relays share: the reply flows to the client as it comes."""
+
+    def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
+        self._front = front
+        self._request = request
+        self._claim = claim
+        self._pool = pool
+        self._connection: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._chunked_reply = False
+        self._reply_begun = False
+
+    def cancel(self) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+
+    def pause_reply(self) -> None:
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume_reply(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def not_connected(self, error: BaseException) -> None:
+        self._connecting = None
+        self._request.fail(
+            ServiceUnavailable(
+                "The part of the server that answers this request is starting or restarting; "
+                "endpoints in service keep answering. Please try again."
+            )
+        )
+
+    def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self._reply_begun = True
+        lines = [
+            name + b": " + value + b"\r\n"
+            for name, value in headers.items()
+            if name not in _NOT_RETURNED and not is_hop_by_hop(name)
+        ]
+        has_body = self._request.method != b"HEAD" and status not in (204, 304)
+        length = headers.get(b"content-length")
+        if length is not None:
+            lines.append(b"Content-Length: " + length + b"\r\n")
+        elif has_body:
+            self._chunked_reply = True
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        self._request.begin_reply(status, b"".join(lines))
+
+    def reply_data(self, chunk: bytes) -> None:
+        if self._chunked_reply:
+            chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        self._request.write(chunk)
+
+    def reply_end(self) -> None:
+        self._connection = None
+        if self._chunked_reply:
+            self._request.write(b"0\r\n\r\n")
+        self._request.end_reply()
+
+    def reply_broken(self, *, untouched: bool, reason: str) -> None:
+        self._connection = None
+        if self._reply_begun:
+            self._request.abort()
+        else:
+            self._request.fail(
+                InternalFailure(f"The part of the server that answers this request broke off: {reason}.")
+            )
+
+    def _head(self, framing: bytes, extra: list[tuple[bytes, bytes]]) -> bytes:
+        request = self._request
+        lines = [b"%b %b HTTP/1.1\r\n" % (request.method, request.target)]
+        lines += [
+            name + b": " + value + b"\r\n"
+            for name, value in request.headers.items()
+            if name not in _NOT_RELAYED and not name.startswith(b"x-moorage-") and not is_hop_by_hop(name)
+        ]
+        lines += [name + b": " + value + b"\r\n" for name, value in extra]
+        return b"".join(lines) + framing + b"\r\n"
+
+
+class CollectedRelay(_Relay):
+    """To the controller: the body first, then the signature, then the relay."""
+
+    def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
+        super().__init__(front, request, claim, pool)
+        self._body: list[bytes] = []
+        self._size = 0
+        self._key: AccessKey | None = None
+        self._check_size(request.content_length or 0)
+
+    def data(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        self._check_size(self._size)
+        self._body.append(chunk)
+
+    def end(self) -> None:
+        body = b"".join(self._body)
+        self._body = [body]
+        request = self._request
+        self._key = self._front.verifier.verify(
+            self._claim,
+            method=request.method,
+            target=request.target,
+            headers=request.headers,
+            body_hash=hashlib.sha256(body).hexdigest(),
+        )
+        self._connecting = self._pool.start(self)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        assert self._key is not None
+        self._connecting = None
+        self._connection = connection
+        connection.without_body = self._request.method == b"HEAD"
+        body = self._body[0]
+        scope, key = self._claim.scope, self._key
+        identity = [
+            (b"x-moorage-account-id", key.account_id.encode()),
+            (b"x-moorage-principal-arn", key.principal_arn.encode()),
+            (b"x-moorage-access-key-id", key.access_key_id.encode()),
+            (b"x-moorage-user-id", key.user_id.encode()),
+            (b"x-moorage-service", scope.service.encode()),
+            (b"x-moorage-region", scope.region.encode()),
+            (b"x-amzn-requestid", self._request.request_id.encode()),
+        ]
+        connection.write(self._head(b"Content-Length: %d\r\n" % len(body), identity) + body)
+
+    def pause_request(self) -> None:
+        """The body is small and written in one piece."""
+
+    resume_request = pause_request
+
+    def _check_size(self, size: int) -> None:
+        if size > _MOST_COLLECTED:
+            raise RequestEntityTooLargeException(f"HTTP content length exceeded {_MOST_COLLECTED} bytes.")
+
+
+class StreamedRelay(_Relay):
+    """To the S3: the signature first, then head and body as they come."""
+
+    def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
+        super().__init__(front, request, claim, pool)
+        declared = claim.payload_hash or b""
+        front.verifier.verify(
+            claim,
+            method=request.method,
+            target=request.target,
+            headers=request.headers,
+            body_hash=declared.decode("latin-1"),  # compared with the body's own in `end`
+        )
+        self._hasher = hashlib.sha256() if claim.declares_real_hash else None
+        self._chunked_request = request.content_length is None
+        self._held = b""
+        self._ended = False
+        self._request.pause_reading()
+        self._connecting = pool.start(self)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        self._connecting = None
+        self._connection = connection
+        connection.without_body = self._request.method == b"HEAD"
+        length = self._request.content_length
+        framing = b"Transfer-Encoding: chunked\r\n" if length is None else b"Content-Length: %d\r\n" % length
+        connection.request_complete = False
+        connection.write(self._head(framing, []))
+        self._request.resume_reading()
+        if self._ended:
+            self._finish(connection)
+
+    def data(self, chunk: bytes) -> None:
+        if self._hasher is not None:
+            self._hasher.update(chunk)
+        if self._connection is None:
+            self._held += chunk  # one read at most: reading is paused until there is a connection
+        else:
+            self._send(self._connection, self._held)
+            self._held = chunk
+
+    def end(self) -> None:
+        declared = self._claim.payload_hash or b""
+        if self._hasher is not None and self._hasher.hexdigest().encode() != declared:
+            raise InvalidSignatureException(
+                "The provided 'x-amz-content-sha256' header does not match what was computed."
+            )
+        self._ended = True
+        if self._connection is not None:
+            self._finish(self._connection)
+
+    def pause_request(self) -> None:
+        self._request.pause_reading()
+
+    def resume_request(self) -> None:
+        self._request.resume_reading()
+
+    def _finish(self, connection: UpstreamConnection) -> None:
+        self._send(connection, self._held)
+        self._held = b""
+        if self._chunked_request:
+            connection.write(b"0\r\n\r\n")
+        connection.request_complete = True
+
+    def _send(self, connection: UpstreamConnection, chunk: bytes) -> None:
+        if chunk:
+            connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked_request else chunk)

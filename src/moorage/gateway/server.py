@@ -1,0 +1,91 @@
+"""The gateway process: a listening socket handed down by the parent, connections, the sweep, the drain."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from moorage.auth.verifier import Verifier
+from moorage.config import Settings
+from moorage.gateway.client_connection import ClientConnection
+from moorage.gateway.feed import follow
+from moorage.gateway.front import GatewayFront
+from moorage.gateway.http import DateLine
+from moorage.routing.table import RoutingTable
+
+_SWEEP_SECONDS = 0.05
+_SLOW_SWEEP_EVERY = 20  # client connections and stale pools are looked at once a second
+logger = logging.getLogger(__name__)
+
+
+class GatewayServer:
+    """Serves one listening socket. Use as `async with GatewayServer(...).running(): …`."""
+
+    def __init__(self, *, settings: Settings, verifier: Verifier, listener: socket.socket) -> None:
+        self._settings = settings
+        self._verifier = verifier
+        self._listener = listener
+        self._connections: set[ClientConnection] = set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+        self._drained_ids: asyncio.Queue[str] = asyncio.Queue()
+        self.table = RoutingTable(on_drained=self._drained_ids.put_nowait)
+
+    def __repr__(self) -> str:
+        return f"<GatewayServer {len(self._connections)} connections, {self.table!r}>"
+
+    @asynccontextmanager
+    async def running(self, *, with_feed: bool = True) -> AsyncIterator[GatewayFront]:
+        """Serve until the block ends; then drain: accept no more, finish what is in flight, close."""
+        loop = asyncio.get_running_loop()
+        front = GatewayFront(settings=self._settings, verifier=self._verifier, table=self.table, loop=loop)
+        date = DateLine()
+
+        def connection() -> ClientConnection:
+            return ClientConnection(
+                front=front,
+                settings=self._settings,
+                connections=self._connections,
+                all_closed=self._all_closed,
+                date=date,
+                loop=loop,
+            )
+
+        tasks = [loop.create_task(self._sweep(front), name="sweep")]
+        if with_feed:
+            feed = follow(self._settings.feed_socket, self.table, self._drained_ids)
+            tasks.append(loop.create_task(feed, name="follow the feed"))
+        server = await loop.create_server(connection, sock=self._listener, backlog=4096)
+        try:
+            yield front
+        finally:
+            server.close()
+            await self._drain()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            front.close()
+
+    async def _drain(self) -> None:
+        for connection in list(self._connections):
+            connection.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_seconds):
+                await self._all_closed.wait()
+        for connection in list(self._connections):
+            logger.warning("cut off at shutdown: a connection whose invocation did not end in time")
+            connection.abort()
+
+    async def _sweep(self, front: GatewayFront) -> None:
+        loop = asyncio.get_running_loop()
+        turn = 0
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = loop.time()
+            front.sweep(now)
+            turn = (turn + 1) % _SLOW_SWEEP_EVERY
+            if turn == 0:
+                front.close_stale_connections()
+                for connection in [c for c in self._connections if c.deadline <= now]:
+                    connection.expire()

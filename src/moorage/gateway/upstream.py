@@ -1,0 +1,300 @@
+"""Connections to what stands behind the gateway: containers, the controller, the embedded S3.
+
+An `UpstreamConnection` carries one `Exchange` at a time (a request and its reply), then goes back to its `Pool`. A
+container may close an idle connection at any moment, and a request written just then is lost without its fault. So
+idle connections are reused for a short time only, and an exchange is told whether its request can have been read:
+`reply_broken(untouched=True)` means that the kernel of the other side discarded it, and it is safe to send it again.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
+
+import httptools
+
+Connector = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[object]]
+"""Opens a connection and gives it the protocol that the factory makes."""
+
+_MOST_IDLE = 1024
+
+
+class Exchange(Protocol):
+    """The side of a request and its reply that the connection reports to."""
+
+    def connected(self, connection: "UpstreamConnection") -> None:
+        """A connection is ready: write the request to it."""
+
+    def not_connected(self, error: BaseException) -> None:
+        """No connection could be made; the request has reached nobody."""
+
+    def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """The reply's head; header names are lower-case."""
+
+    def reply_data(self, chunk: bytes) -> None:
+        """Some bytes of the reply's body."""
+
+    def reply_end(self) -> None:
+        """The reply is complete, and the connection back in its pool."""
+
+    def reply_broken(self, *, untouched: bool, reason: str) -> None:
+        """The connection broke before the reply was complete.
+
+        `untouched`: no byte of a reply came, and the other side never read the request.
+        """
+
+    def pause_request(self) -> None:
+        """The other side does not read fast enough: write no more for now."""
+
+    def resume_request(self) -> None:
+        """The other side reads again."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Client side of one connection."""
+
+    __slots__ = (
+        "_exchange",
+        "_framed",
+        "_head_complete",
+        "_headers",
+        "_parser",
+        "_pool",
+        "_replying",
+        "_status",
+        "_transport",
+        "idle_since",
+        "request_complete",
+        "reused",
+        "without_body",
+    )
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._parser = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._status = 0
+        self._head_complete = False
+        self._framed = True
+        self._replying = False
+        self.reused = False
+        self.idle_since = math.inf
+        self.without_body = False
+        """The reply has no body whatever its head says: the request was a HEAD."""
+        self.request_complete = True
+        """Whether the request has been written to its end; a connection left in the middle of one is spent."""
+
+    def carry(self, exchange: Exchange) -> None:
+        """Take an exchange on; it writes its request next."""
+        self._exchange = exchange
+        self._headers = {}
+        self._head_complete = False
+        self._framed = True
+        self._replying = False
+        self.without_body = False
+        self.request_complete = True
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def writelines(self, data: list[bytes]) -> None:
+        self._transport.writelines(data)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def drop(self) -> None:
+        """Give the exchange up and cut the connection, so that the other side stops working on it."""
+        self._exchange = None
+        self._transport.abort()
+
+    def close(self) -> None:
+        self._exchange = None
+        self._transport.close()
+
+    @property
+    def is_usable(self) -> bool:
+        return not self._transport.is_closing()
+
+    # --- asyncio's side -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._replying = True
+        if self._exchange is None:
+            self._transport.abort()  # it speaks unasked
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._break("it answered with a protocol upgrade")
+        except httptools.HttpParserCallbackError as error:
+            self._break("the gateway could not relay its reply")
+            raise (error.__context__ or error) from None
+        except httptools.HttpParserError as error:
+            self._break(f"its reply is not valid HTTP ({error})")
+
+    def eof_received(self) -> bool:
+        if self._exchange is not None and self._head_complete and not self._framed:
+            self._finish(reusable=False)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        if self._exchange is not None:
+            reset = isinstance(exc, ConnectionResetError | BrokenPipeError)
+            self._break(
+                "its connection was reset" if reset else "it closed the connection",
+                untouched=reset and not self._replying,
+            )
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.pause_request()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume_request()
+
+    # --- the parser's side ----------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_complete:
+            name = name.lower()
+            before = self._headers.get(name)
+            self._headers[name] = value if before is None else before + b"," + value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        self._status = status
+        self._head_complete = True
+        headers = self._headers
+        self._framed = b"content-length" in headers or b"transfer-encoding" in headers or status in (204, 304)
+        if self._exchange is not None:
+            self._exchange.reply_head(status, headers)
+            if self.without_body:
+                self._finish(reusable=False)
+
+    def on_body(self, chunk: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.reply_data(chunk)
+
+    def on_message_complete(self) -> None:
+        if self._head_complete:
+            self._finish(reusable=self._parser.should_keep_alive())
+        else:
+            self._headers = {}  # an interim reply (1xx) has ended
+
+    def _finish(self, *, reusable: bool) -> None:
+        exchange, self._exchange = self._exchange, None
+        if reusable and self.request_complete:
+            self._pool.give_back(self)
+        else:
+            self._transport.close()
+        if exchange is not None:
+            exchange.reply_end()
+
+    def _break(self, reason: str, *, untouched: bool = False) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._transport.abort()
+        if exchange is not None:
+            exchange.reply_broken(untouched=untouched, reason=reason)
+
+
+class Pool:
+    """Connections to one place, the latest used first. Taking and giving back are O(1)."""
+
+    __slots__ = ("_closed", "_connect", "_connecting", "_idle", "_idle_seconds", "_loop", "_timeout_seconds")
+
+    def __init__(
+        self,
+        connect: Connector,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        timeout_seconds: float,
+        idle_seconds: float,
+    ) -> None:
+        self._connect = connect
+        self._loop = loop
+        self._timeout_seconds = timeout_seconds
+        self._idle_seconds = idle_seconds
+        self._idle: dict[UpstreamConnection, None] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Pool {len(self._idle)} idle, {len(self._connecting)} connecting>"
+
+    def start(self, exchange: Exchange) -> "asyncio.Task[None] | None":
+        """Find a connection for the exchange: `connected` is called now, or when one has been made.
+
+        Returns the task that is connecting, if one is; cancelling it gives the exchange up.
+        """
+        fresh = self._loop.time() - self._idle_seconds
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.idle_since >= fresh and connection.is_usable:
+                connection.carry(exchange)
+                exchange.connected(connection)
+                return None
+            connection.close()
+        task = self._loop.create_task(self._open(exchange), name="connect upstream")
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return task
+
+    async def _open(self, exchange: Exchange) -> None:
+        connection = UpstreamConnection(self)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._connect(self._loop, lambda: connection)
+        except (OSError, TimeoutError) as error:
+            exchange.not_connected(error)
+            return
+        connection.carry(exchange)
+        exchange.connected(connection)
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        if self._closed or len(self._idle) >= _MOST_IDLE:
+            connection.close()
+        else:
+            connection.reused = True
+            connection.idle_since = self._loop.time()
+            self._idle[connection] = None
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self._idle.pop(connection, None)
+
+    def close_stale(self) -> None:
+        """Close what has been idle for too long; called now and then."""
+        fresh = self._loop.time() - self._idle_seconds
+        while self._idle:
+            connection = next(iter(self._idle))
+            if connection.idle_since >= fresh:
+                return
+            del self._idle[connection]
+            connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections now and the busy ones as they end."""
+        self._closed = True
+        while self._idle:
+            self._idle.popitem()[0].close()
+
+
+def tcp(host: str, port: int) -> Connector:
+    return lambda loop, factory: loop.create_connection(factory, host, port)
+
+
+def unix(path: str) -> Connector:
+    return lambda loop, factory: loop.create_unix_connection(factory, path)

@@ -1,0 +1,69 @@
+"""Where an invocation goes: variant, then instance. Decisions only; nothing here waits.
+
+Choosing and reserving are one step: `reserve` returns an instance whose count already includes the caller, so two
+invocations deciding at the same moment see each other. Whoever reserved must release, exactly once
+(`RoutingTable.release`).
+"""
+
+import random
+from collections.abc import Collection
+
+from moorage.errors import ValidationError
+from moorage.routing.table import EndpointRoute, Instance, VariantRoute
+
+_SCAN_AT_MOST = 8
+_SAMPLE = 4
+
+
+def choose_variant(route: EndpointRoute, target_variant: str | None) -> VariantRoute:
+    """The variant that `TargetVariant` names, else one by weight (share = weight / sum of weights).
+
+    `TargetVariant` overrides the weights, weight 0 included. When every weight is 0 all are equal.
+
+    Raises:
+        ValidationError: the endpoint has no such variant.
+    """
+    if target_variant is not None:
+        variant = route.by_name.get(target_variant)
+        if variant is None:
+            known = ", ".join(route.by_name)
+            raise ValidationError(
+                f"Variant {target_variant} not found for endpoint {route.name} of account "
+                f"{route.account_id}. Its production variants are: {known}."
+            )
+        return variant
+    variants = route.variants
+    if len(variants) == 1:
+        return variants[0]
+    if route.total_weight <= 0:
+        return random.choice(variants)
+    point = random.random() * route.total_weight
+    for variant in variants:
+        point -= variant.weight
+        if point < 0:
+            return variant
+    return next(variant for variant in reversed(variants) if variant.weight > 0)
+
+
+def reserve(variant: VariantRoute, *, without: Collection[Instance] = ()) -> Instance | None:
+    """The instance with the least outstanding invocations, reserved; None if there is none.
+
+    Exact up to 8 instances; above that the best of 4 drawn by chance, which is O(1) and close to it. Ties are
+    broken by chance. `without` are instances already found unreachable by this invocation.
+    """
+    instances = variant.instances
+    if without:
+        instances = tuple(instance for instance in instances if instance not in without)
+    if not instances:
+        return None
+    if len(instances) == 1:
+        chosen = instances[0]
+    else:
+        sample = len(instances) if len(instances) <= _SCAN_AT_MOST else _SAMPLE
+        chosen = min(random.sample(instances, sample), key=_outstanding)
+    chosen.outstanding += 1
+    return chosen
+
+
+def _outstanding(instance: Instance) -> int:
+    return instance.outstanding

@@ -1,0 +1,186 @@
+"""Which endpoints there are, and which instances stand behind them: the gateway's picture of the world.
+
+The controller publishes `EndpointRoute`s as plain JSON values (`routes_to_json`/`route_from_json`); a gateway
+keeps them in a `RoutingTable`. A route is never changed, only replaced in one assignment, so a decision always
+sees one consistent state. What outlives a replacement is the `Instance`: it carries the count of invocations
+inside it, and is the same object in the old route and the new one.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+EndpointKey = tuple[str, str]
+"""Account id and endpoint name."""
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """A place an invocation can go to. `outstanding` counts the invocations reserved and not yet released.
+
+    `generation` grows with every restart of the container: connections to an older one are worthless.
+    """
+
+    instance_id: str
+    host: str
+    port: int
+    generation: int
+    outstanding: int = 0
+    retired: bool = False
+    """No route names it any more; it is drained once `outstanding` is 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantRoute:
+    """A production variant. `instances` are only those that can take an invocation now."""
+
+    name: str
+    weight: float
+    container_hostname: str
+    instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRoute:
+    """An endpoint in service. `provisioning` means that its instances have not all been started yet."""
+
+    account_id: str
+    name: str
+    region: str
+    variants: tuple[VariantRoute, ...]
+    asynchronous: bool = False
+    provisioning: bool = False
+    by_name: Mapping[str, VariantRoute] = field(default_factory=dict)
+    total_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {variant.name: variant for variant in self.variants})
+        object.__setattr__(self, "total_weight", sum(variant.weight for variant in self.variants))
+
+    @property
+    def key(self) -> EndpointKey:
+        return self.account_id, self.name
+
+
+class RoutingTable:
+    """All routes by endpoint, and all instances by id.
+
+    `on_drained` is told the id of an instance once no route names it and no invocation is inside it.
+    """
+
+    def __init__(self, *, on_drained: Callable[[str], None]) -> None:
+        self._routes: dict[EndpointKey, EndpointRoute] = {}
+        self._instances: dict[str, Instance] = {}
+        self._on_drained = on_drained
+        self.complete = False
+        """Whether a whole snapshot has ever been received."""
+
+    def __repr__(self) -> str:
+        outstanding = sum(instance.outstanding for instance in self._instances.values())
+        return (
+            f"<RoutingTable {len(self._routes)} endpoints, {len(self._instances)} instances, "
+            f"{outstanding} outstanding>"
+        )
+
+    def find(self, account_id: str, endpoint_name: str) -> EndpointRoute | None:
+        return self._routes.get((account_id, endpoint_name))
+
+    def reset(self, routes: Iterable[Mapping[str, Any]]) -> None:
+        """Replace everything by a whole snapshot."""
+        documents = list(routes)
+        names = {(document["account_id"], document["name"]) for document in documents}
+        for key in [key for key in self._routes if key not in names]:
+            self.remove(*key)
+        for document in documents:
+            self.put(document)
+        self.complete = True
+
+    def put(self, document: Mapping[str, Any]) -> None:
+        """Add or replace one route, given as the controller publishes it."""
+        route = self._route(document)
+        before = self._routes.get(route.key)
+        self._routes[route.key] = route
+        if before is not None:
+            kept = {instance for variant in route.variants for instance in variant.instances}
+            self._retire(
+                instance
+                for variant in before.variants
+                for instance in variant.instances
+                if instance not in kept
+            )
+
+    def remove(self, account_id: str, endpoint_name: str) -> None:
+        route = self._routes.pop((account_id, endpoint_name), None)
+        if route is not None:
+            self._retire(instance for variant in route.variants for instance in variant.instances)
+
+    def release(self, instance: Instance) -> None:
+        """End a reservation made by `selection.reserve`. Exactly once for each."""
+        instance.outstanding -= 1
+        if instance.retired and instance.outstanding == 0:
+            self._forget(instance)
+
+    def is_drained(self, instance_id: str) -> bool:
+        """Whether nothing is inside this instance and nothing new can get in."""
+        return instance_id not in self._instances
+
+    def _route(self, document: Mapping[str, Any]) -> EndpointRoute:
+        variants = tuple(
+            VariantRoute(
+                name=variant["name"],
+                weight=variant["weight"],
+                container_hostname=variant["container_hostname"],
+                instances=tuple(self._instance(each) for each in variant["instances"]),
+            )
+            for variant in document["variants"]
+        )
+        return EndpointRoute(
+            account_id=document["account_id"],
+            name=document["name"],
+            region=document["region"],
+            variants=variants,
+            asynchronous=document["asynchronous"],
+            provisioning=document["provisioning"],
+        )
+
+    def _instance(self, document: Mapping[str, Any]) -> Instance:
+        instance_id = document["instance_id"]
+        instance = self._instances.get(instance_id)
+        if instance is None or instance.generation != document["generation"]:
+            instance = Instance(instance_id, document["host"], document["port"], document["generation"])
+            self._instances[instance_id] = instance
+        instance.retired = False
+        return instance
+
+    def _retire(self, instances: Iterable[Instance]) -> None:
+        for instance in instances:
+            instance.retired = True
+            if instance.outstanding == 0:
+                self._forget(instance)
+
+    def _forget(self, instance: Instance) -> None:
+        # A restarted container has taken the id over: then only the old generation is gone.
+        if self._instances.get(instance.instance_id) is instance:
+            del self._instances[instance.instance_id]
+            self._on_drained(instance.instance_id)
+
+
+def route_document(
+    *,
+    account_id: str,
+    name: str,
+    region: str,
+    variants: Iterable[Mapping[str, Any]],
+    asynchronous: bool = False,
+    provisioning: bool = False,
+) -> dict[str, Any]:
+    """A route as the controller publishes it. Each variant: `name`, `weight`, `container_hostname` and
+    `instances` (each `instance_id`, `host`, `port`, `generation`)."""
+    return {
+        "account_id": account_id,
+        "name": name,
+        "region": region,
+        "variants": list(variants),
+        "asynchronous": asynchronous,
+        "provisioning": provisioning,
+    }

@@ -1,0 +1,177 @@
+"""The three ways to invoke an endpoint: request headers ↔ an `Invocation` value, and the headers of the reply.
+
+The table below is the `sagemaker-runtime` service model in the form the hot path wants it; a test compares it
+member by member with the model of the installed botocore. Which header carries what differs between operations
+(the streaming operation reads `X-Amzn-SageMaker-Accept` where InvokeEndpoint reads `Accept`).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from moorage.errors import ValidationError
+from moorage.wire import validation
+
+_ASCII = r"\p{ASCII}*"
+_PRINTABLE = r"\A\S[\p{Print}]*\z"
+_NAME = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
+_COMPONENT = r"^[a-zA-Z0-9]([\-a-zA-Z0-9]*[a-zA-Z0-9])?$"
+
+_PATTERNS: Final[Mapping[str, "re.Pattern[bytes]"]] = {
+    _ASCII: re.compile(rb"[\x00-\x7f]*"),
+    _PRINTABLE: re.compile(rb"[^\s\x80-\xff][\x20-\x7e]*"),
+    _NAME: re.compile(rb"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*"),
+    _COMPONENT: re.compile(rb"[a-zA-Z0-9](?:[\-a-zA-Z0-9]*[a-zA-Z0-9])?"),
+    r"^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$": re.compile(
+        rb"NEW_SESSION|[a-zA-Z0-9](?:-*[a-zA-Z0-9])*"
+    ),
+    ".*": re.compile(rb".*"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member that travels in a header. Lengths in characters, `min_length` 0 where the model has none."""
+
+    name: str
+    header: bytes
+    max_length: int
+    pattern: str
+    min_length: int = 0
+    sensitive: bool = False
+
+    @property
+    def key(self) -> str:
+        """The member's name as error messages spell it."""
+        return self.name[0].lower() + self.name[1:]
+
+    def violations(self, value: bytes) -> list[str]:
+        text = value.decode("utf-8", "replace")
+        rules = []
+        if len(text) > self.max_length:
+            rules.append(validation.at_most_long(self.max_length))
+        if len(text) < self.min_length:
+            rules.append(validation.at_least_long(self.min_length))
+        if not _PATTERNS[self.pattern].fullmatch(value):
+            rules.append(validation.matches(self.pattern))
+        shown = "***" if self.sensitive else text
+        return [validation.violation(shown, self.key, rule) for rule in rules]
+
+
+ENDPOINT_NAME: Final = Member("EndpointName", b"", 63, _NAME)
+
+INVOKE_ENDPOINT: Final = (
+    Member("ContentType", b"content-type", 1024, _ASCII),
+    Member("Accept", b"accept", 1024, _ASCII),
+    Member("CustomAttributes", b"x-amzn-sagemaker-custom-attributes", 1024, _ASCII, sensitive=True),
+    Member("TargetModel", b"x-amzn-sagemaker-target-model", 1024, _PRINTABLE, 1),
+    Member("TargetVariant", b"x-amzn-sagemaker-target-variant", 63, _NAME),
+    Member("TargetContainerHostname", b"x-amzn-sagemaker-target-container-hostname", 63, _NAME),
+    Member("InferenceId", b"x-amzn-sagemaker-inference-id", 64, _PRINTABLE, 1),
+    Member("EnableExplanations", b"x-amzn-sagemaker-enable-explanations", 64, ".*", 1),
+    Member("InferenceComponentName", b"x-amzn-sagemaker-inference-component", 63, _COMPONENT),
+    Member(
+        "SessionId",
+        b"x-amzn-sagemaker-session-id",
+        256,
+        r"^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$",
+    ),
+    Member("PrefixAwareId", b"x-amzn-sagemaker-prefix-aware-id", 64, _PRINTABLE, 1),
+)
+
+_BY_HEADER: Final = {member.header: member for member in INVOKE_ENDPOINT}
+
+_FORWARDED: Final = (
+    (b"content-type", b"Content-Type: "),
+    (b"accept", b"Accept: "),
+    (b"x-amzn-sagemaker-custom-attributes", b"X-Amzn-SageMaker-Custom-Attributes: "),
+    (b"x-amzn-sagemaker-inference-id", b"X-Amzn-SageMaker-Inference-Id: "),
+    (b"x-amzn-sagemaker-session-id", b"X-Amzn-SageMaker-Session-Id: "),
+    (b"x-amzn-sagemaker-target-model", b"X-Amzn-SageMaker-Target-Model: "),
+)
+"""What reaches the container, and nothing else does (runtime.md 5.3)."""
+
+_RETURNED: Final = {
+    b"content-type": b"Content-Type: ",
+    b"x-amzn-sagemaker-custom-attributes": b"X-Amzn-SageMaker-Custom-Attributes: ",
+    # A container may announce a new session under either name (runtime.md 5.6).
+    b"x-amzn-sagemaker-session-id": b"X-Amzn-SageMaker-New-Session-Id: ",
+    b"x-amzn-sagemaker-new-session-id": b"X-Amzn-SageMaker-New-Session-Id: ",
+    b"x-amzn-sagemaker-closed-session-id": b"X-Amzn-SageMaker-Closed-Session-Id: ",
+}
+"""What of the container's reply reaches the caller, and under which name."""
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One call of InvokeEndpoint, validated. `members` holds the headers that were given, by header name."""
+
+    endpoint_name: str
+    members: dict[bytes, bytes]
+
+    @property
+    def target_variant(self) -> str | None:
+        return self._text(b"x-amzn-sagemaker-target-variant")
+
+    @property
+    def inference_id(self) -> str | None:
+        return self._text(b"x-amzn-sagemaker-inference-id")
+
+    @property
+    def session_id(self) -> str | None:
+        return self._text(b"x-amzn-sagemaker-session-id")
+
+    def has(self, header: bytes) -> bool:
+        return header in self.members
+
+    def _text(self, header: bytes) -> str | None:
+        value = self.members.get(header)
+        return None if value is None else value.decode("ascii")
+
+
+def parse(raw_endpoint_name: bytes, headers: Mapping[bytes, bytes]) -> Invocation:
+    """A request's endpoint name (still percent-encoded) and lower-cased headers → an `Invocation`.
+
+    Raises:
+        ValidationError: names every member that breaks a constraint, and the constraint.
+    """
+    violations: list[str] = []
+    name = unquote_to_bytes(raw_endpoint_name) if b"%" in raw_endpoint_name else raw_endpoint_name
+    if len(name) > ENDPOINT_NAME.max_length or not _PATTERNS[_NAME].fullmatch(name):
+        violations += ENDPOINT_NAME.violations(name)
+    members: dict[bytes, bytes] = {}
+    for header, value in headers.items():
+        member = _BY_HEADER.get(header)
+        if member is None:
+            continue
+        if not member.min_length <= len(value) <= member.max_length or not _PATTERNS[
+            member.pattern
+        ].fullmatch(value):
+            violations += member.violations(value)
+        members[header] = value
+    if violations:
+        raise ValidationError(validation.describe(violations))
+    return Invocation(name.decode("ascii"), members)
+
+
+def render_container_request(invocation: Invocation, *, path: bytes, host: bytes, length: int) -> bytes:
+    """The head of the request to the container."""
+    lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
+    members = invocation.members
+    for header, name in _FORWARDED:
+        if header in members:
+            lines += (name, members[header], b"\r\n")
+    lines.append(b"X-Amzn-SageMaker-Forwarded-Api: InvokeEndpoint\r\nContent-Length: %d\r\n\r\n" % length)
+    return b"".join(lines)
+
+
+def render_reply_headers(container_headers: Mapping[bytes, bytes]) -> bytes:
+    """The lines of the caller's reply that come from the container, each ended by CRLF."""
+    lines = []
+    for header, value in container_headers.items():
+        name = _RETURNED.get(header)
+        if name is not None:
+            lines.append(name + value + b"\r\n")
+    return b"".join(lines)
