@@ -15,7 +15,7 @@ Sources: runtime.md section 9; the public test suite that botocore's source dist
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -135,15 +135,15 @@ def canonical_request(
     path: bytes,
     query: bytes,
     headers: Mapping[bytes, bytes],
-    signed_headers: Iterable[bytes],
+    signed_headers: tuple[bytes, ...],
     payload_hash: bytes,
 ) -> bytes:
     """Join the parts. `path` and `query` are canonical; `headers` has lower-case names, and the values of a
     repeated header joined by commas. A signed header that is absent counts as empty, and so fails."""
-    signed = tuple(signed_headers)
     lines = [method, path, query]
-    lines += [name + b":" + b" ".join(headers.get(name, b"").split()) for name in signed]
-    lines += [b"", b";".join(signed), payload_hash]
+    for name in signed_headers:
+        lines.append(b"%b:%b" % (name, b" ".join(headers.get(name, b"").split())))
+    lines += (b"", b";".join(signed_headers), payload_hash)
     return b"\n".join(lines)
 
 

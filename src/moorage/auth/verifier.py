@@ -25,10 +25,22 @@ from moorage.errors import (
 
 SKEW_SECONDS = 5 * 60
 S3_SKEW_SECONDS = 15 * 60
-_CACHED_KEYS = 4096
+_MOST_SIGNERS = 4096
+_SIGNATURE_LENGTH = 64
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class SignedBy:
+    """What every request that a client signs with one key, on one day, over the same headers, has in common."""
+
+    key: AccessKey
+    scope: sigv4.CredentialScope
+    scope_text: str
+    signed_headers: tuple[bytes, ...]
+    signing_key: bytes
+    skew_seconds: int
+
+
 class Claim:
     """A signature that is well formed, fresh and made with a known key, but not compared yet.
 
@@ -36,15 +48,16 @@ class Claim:
     the body as it arrived is the one that was signed.
     """
 
-    key: AccessKey
-    scope: sigv4.CredentialScope
-    authorization: sigv4.Authorization
-    timestamp: str
-    payload_hash: bytes | None
+    __slots__ = ("payload_hash", "service", "signature", "signed_by", "timestamp")
 
-    @property
-    def service(self) -> str:
-        return self.scope.service
+    def __init__(
+        self, signed_by: SignedBy, signature: bytes, timestamp: bytes, payload_hash: bytes | None
+    ) -> None:
+        self.signed_by = signed_by
+        self.service = signed_by.scope.service
+        self.signature = signature
+        self.timestamp = timestamp
+        self.payload_hash = payload_hash
 
     @property
     def declares_real_hash(self) -> bool:
@@ -68,7 +81,7 @@ class Verifier:
         self._credentials = credentials
         self._regions = regions
         self._clock = clock
-        self._signing_keys: dict[tuple[str, str, str, str], bytes] = {}
+        self._signers: dict[bytes, SignedBy] = {}
         self._last_date: tuple[bytes, float] = (b"", 0.0)
 
     def claim(self, headers: Mapping[bytes, bytes]) -> Claim:
@@ -82,23 +95,47 @@ class Verifier:
         if not header:
             raise MissingAuthenticationTokenException("Missing Authentication Token")
         date = headers.get(b"x-amz-date") or headers.get(b"date")
+        # All but the signature is the same all day long for one client, so it is judged once a day.
+        common, _, signature = header.rpartition(b"Signature=")
+        signed_by = self._signers.get(common)
+        if signed_by is None or date is None or len(signature) != _SIGNATURE_LENGTH:
+            return self._claim_anew(headers, header, date)
+        self._check_fresh(date, self._parse_date(date), signed_by.skew_seconds)
+        self._check_scope(signed_by.scope, date)
+        _check_token(headers)
+        return Claim(signed_by, signature, date, headers.get(b"x-amz-content-sha256"))
+
+    def _claim_anew(self, headers: Mapping[bytes, bytes], header: bytes, date: bytes | None) -> Claim:
         authorization = sigv4.parse_authorization(header, has_date=date is not None)
         assert date is not None
         timestamp = self._parse_date(date)
         scope = sigv4.parse_credential(authorization.credential)
-        self._check_fresh(date.decode("latin-1"), timestamp, scope.service)
+        skew_seconds = S3_SKEW_SECONDS if scope.service == "s3" else SKEW_SECONDS
+        self._check_fresh(date, timestamp, skew_seconds)
         if b"host" not in authorization.signed_headers:
             raise InvalidSignatureException(
                 "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."
             )
-        self._check_scope(scope, date.decode("latin-1"))
+        self._check_scope(scope, date)
         key = self._credentials.get(scope.access_key_id)
         if key is None:
             raise UnrecognizedClientException("The security token included in the request is invalid.")
-        if b"x-amz-security-token" in headers:
-            # No temporary credentials are issued yet: a token with a permanent key is not ours.
-            raise ExpiredTokenException("The security token included in the request is expired")
-        return Claim(key, scope, authorization, date.decode("latin-1"), headers.get(b"x-amz-content-sha256"))
+        _check_token(headers)
+        signed_by = SignedBy(
+            key,
+            scope,
+            scope.text,
+            authorization.signed_headers,
+            sigv4.signing_key(key.secret_access_key, scope),
+            skew_seconds,
+        )
+        common, _, signature = header.rpartition(b"Signature=")
+        if signature == authorization.signature.encode("latin-1"):
+            if len(self._signers) >= _MOST_SIGNERS:
+                self._signers.clear()
+            self._signers[common] = signed_by
+        payload_hash = headers.get(b"x-amz-content-sha256")
+        return Claim(signed_by, authorization.signature.encode("latin-1"), date, payload_hash)
 
     def verify(
         self, claim: Claim, *, method: bytes, target: bytes, headers: Mapping[bytes, bytes], body_hash: str
@@ -119,18 +156,20 @@ class Verifier:
                     f"it should have been '{body_hash}'."
                 )
         path, _, query = target.partition(b"?")
-        scope = claim.scope
+        signed_by = claim.signed_by
         canonical = sigv4.canonical_request(
             method=method,
-            path=path if scope.service == "s3" else sigv4.canonical_path(path),
+            path=path if claim.service == "s3" else sigv4.canonical_path(path),
             query=sigv4.canonical_query(query),
             headers=headers,
-            signed_headers=claim.authorization.signed_headers,
+            signed_headers=signed_by.signed_headers,
             payload_hash=payload_hash,
         )
-        to_sign = sigv4.string_to_sign(timestamp=claim.timestamp, scope=scope.text, canonical=canonical)
-        signature = sigv4.sign(self._signing_key(claim.key, scope), to_sign)
-        if not hmac.compare_digest(signature.encode(), claim.authorization.signature.encode()):
+        to_sign = sigv4.string_to_sign(
+            timestamp=claim.timestamp.decode("latin-1"), scope=signed_by.scope_text, canonical=canonical
+        )
+        signature = sigv4.sign(signed_by.signing_key, to_sign)
+        if not hmac.compare_digest(signature.encode(), claim.signature):
             raise InvalidSignatureException(
                 "The request signature we calculated does not match the signature you provided. Check your "
                 "AWS Secret Access Key and signing method. Consult the service documentation for details.\n\n"
@@ -138,7 +177,7 @@ class Verifier:
                 f"'{canonical.decode('latin-1')}'\n\n"
                 f"The String-to-Sign should have been\n'{to_sign.decode()}'\n"
             )
-        return claim.key
+        return signed_by.key
 
     def _parse_date(self, date: bytes) -> float:
         """Seconds since the epoch. The requests of one second share one parse."""
@@ -155,22 +194,21 @@ class Verifier:
         self._last_date = (date, parsed.timestamp())
         return parsed.timestamp()
 
-    def _check_fresh(self, date: str, timestamp: float, service: str) -> None:
+    def _check_fresh(self, date: bytes, timestamp: float, skew: int) -> None:
         now = self._clock()
-        skew = S3_SKEW_SECONDS if service == "s3" else SKEW_SECONDS
-        minutes = skew // 60
-        if timestamp < now - skew:
+        if -skew <= timestamp - now <= skew:
+            return
+        sent, minutes = date.decode("latin-1"), skew // 60
+        if timestamp < now:
             raise InvalidSignatureException(
-                f"Signature expired: {date} is now earlier than {_stamp(now - skew)} "
-                f"({_stamp(now)} - {minutes} min.)"
+                f"Signature expired: {sent} is now earlier than {_stamp(now - skew)} ({_stamp(now)} - {minutes} min.)"
             )
-        if timestamp > now + skew:
-            raise InvalidSignatureException(
-                f"Signature not yet current: {date} is still later than {_stamp(now + skew)} "
-                f"({_stamp(now)} + {minutes} min.)"
-            )
+        raise InvalidSignatureException(
+            f"Signature not yet current: {sent} is still later than {_stamp(now + skew)} "
+            f"({_stamp(now)} + {minutes} min.)"
+        )
 
-    def _check_scope(self, scope: sigv4.CredentialScope, date: str) -> None:
+    def _check_scope(self, scope: sigv4.CredentialScope, date: bytes) -> None:
         if scope.terminator != "aws4_request":
             raise InvalidSignatureException(
                 "Credential should be scoped with a valid terminator: 'aws4_request', "
@@ -180,20 +218,18 @@ class Verifier:
             raise InvalidSignatureException(
                 f"Credential should be scoped to a valid region, not '{scope.region}'. "
             )
-        if scope.date != date[:8]:
+        day = date[:8].decode("latin-1")
+        if scope.date != day:
             raise InvalidSignatureException(
                 f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
-                f"'{scope.date}' != '{date[:8]}', from '{date}'."
+                f"'{scope.date}' != '{day}', from '{date.decode('latin-1')}'."
             )
 
-    def _signing_key(self, key: AccessKey, scope: sigv4.CredentialScope) -> bytes:
-        name = (scope.access_key_id, scope.date, scope.region, scope.service)
-        signing_key = self._signing_keys.get(name)
-        if signing_key is None:
-            if len(self._signing_keys) >= _CACHED_KEYS:
-                self._signing_keys.clear()
-            signing_key = self._signing_keys[name] = sigv4.signing_key(key.secret_access_key, scope)
-        return signing_key
+
+def _check_token(headers: Mapping[bytes, bytes]) -> None:
+    """No temporary credentials are issued, so a session token is none of ours."""
+    if b"x-amz-security-token" in headers:
+        raise ExpiredTokenException("The security token included in the request is expired")
 
 
 def _stamp(timestamp: float) -> str:

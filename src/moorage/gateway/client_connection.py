@@ -114,7 +114,7 @@ class Request:
         self.method = b""
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
-        self.request_id = http.request_id()
+        self.request_id = connection.new_request_id()
         self.call: Call = _DONE
         self.keep_alive = True
         self.expects_continue = False
@@ -181,6 +181,7 @@ class ClientConnection(asyncio.Protocol):
         "_transport",
         "_waiting",
         "deadline",
+        "new_request_id",
     )
 
     def __init__(
@@ -191,6 +192,7 @@ class ClientConnection(asyncio.Protocol):
         connections: set["ClientConnection"],
         all_closed: asyncio.Event,
         date: http.DateLine,
+        request_ids: http.RequestIds,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         # the server's
@@ -199,6 +201,7 @@ class ClientConnection(asyncio.Protocol):
         self._connections = connections
         self._all_closed = all_closed
         self._date = date
+        self.new_request_id = request_ids
         self._loop = loop
         # the connection's
         self._parser = httptools.HttpRequestParser(self)
@@ -407,7 +410,7 @@ class ClientConnection(asyncio.Protocol):
         head = b"%b%bx-amzn-RequestId: %b\r\n%bContent-Length: %d\r\n%b\r\n" % (
             http.status_line(status),
             self._date(),
-            request.request_id.encode(),
+            request.request_id,
             lines,
             len(body),
             b"" if self._will_keep_alive(request) else b"Connection: close\r\n",
@@ -425,7 +428,7 @@ class ClientConnection(asyncio.Protocol):
             % (
                 http.status_line(status),
                 self._date(),
-                request.request_id.encode(),
+                request.request_id,
                 lines,
                 b"" if self._will_keep_alive(request) else b"Connection: close\r\n",
             )

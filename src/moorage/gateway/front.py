@@ -64,7 +64,7 @@ class GatewayFront:
 
     def render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
         if _speaks_s3(request):
-            return s3_errors.render(error, request.request_id)
+            return s3_errors.render(error, request.request_id.decode())
         status, content_type, body = faults.render(error)
         lines = f"x-amzn-ErrorType: {error.code}\r\nContent-Type: {content_type}\r\n".encode()
         return status, lines, body

@@ -150,7 +150,7 @@ class CollectedRelay(_Relay):
         self._connection = connection
         connection.without_body = self._request.method == b"HEAD"
         body = self._body[0]
-        scope, key = self._claim.scope, self._key
+        scope, key = self._claim.signed_by.scope, self._key
         identity = [
             (b"x-moorage-account-id", key.account_id.encode()),
             (b"x-moorage-principal-arn", key.principal_arn.encode()),
@@ -158,7 +158,7 @@ class CollectedRelay(_Relay):
             (b"x-moorage-user-id", key.user_id.encode()),
             (b"x-moorage-service", scope.service.encode()),
             (b"x-moorage-region", scope.region.encode()),
-            (b"x-amzn-requestid", self._request.request_id.encode()),
+            (b"x-amzn-requestid", self._request.request_id),
         ]
         connection.write(self._head(b"Content-Length: %d\r\n" % len(body), identity) + body)
 

@@ -11,7 +11,7 @@ from moorage.config import Settings
 from moorage.gateway.client_connection import ClientConnection
 from moorage.gateway.feed import follow
 from moorage.gateway.front import GatewayFront
-from moorage.gateway.http import DateLine
+from moorage.gateway.http import DateLine, RequestIds
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
@@ -41,6 +41,7 @@ class GatewayServer:
         loop = asyncio.get_running_loop()
         front = GatewayFront(settings=self._settings, verifier=self._verifier, table=self.table, loop=loop)
         date = DateLine()
+        request_ids = RequestIds()
 
         def connection() -> ClientConnection:
             return ClientConnection(
@@ -49,6 +50,7 @@ class GatewayServer:
                 connections=self._connections,
                 all_closed=self._all_closed,
                 date=date,
+                request_ids=request_ids,
                 loop=loop,
             )
 

@@ -6,7 +6,7 @@ member by member with the model of the installed botocore. Which header carries 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -19,16 +19,17 @@ _PRINTABLE = r"\A\S[\p{Print}]*\z"
 _NAME = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
 _COMPONENT = r"^[a-zA-Z0-9]([\-a-zA-Z0-9]*[a-zA-Z0-9])?$"
 
-_PATTERNS: Final[Mapping[str, "re.Pattern[bytes]"]] = {
-    _ASCII: re.compile(rb"[\x00-\x7f]*"),
-    _PRINTABLE: re.compile(rb"[^\s\x80-\xff][\x20-\x7e]*"),
-    _NAME: re.compile(rb"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*"),
-    _COMPONENT: re.compile(rb"[a-zA-Z0-9](?:[\-a-zA-Z0-9]*[a-zA-Z0-9])?"),
-    r"^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$": re.compile(
-        rb"NEW_SESSION|[a-zA-Z0-9](?:-*[a-zA-Z0-9])*"
-    ),
-    ".*": re.compile(rb".*"),
+_SESSION = r"^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
+
+_SATISFIES: Final[Mapping[str, Callable[[bytes], object]]] = {
+    _ASCII: bytes.isascii,
+    _PRINTABLE: re.compile(rb"[^\s\x80-\xff][\x20-\x7e]*").fullmatch,
+    _NAME: re.compile(rb"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
+    _COMPONENT: re.compile(rb"[a-zA-Z0-9](?:[\-a-zA-Z0-9]*[a-zA-Z0-9])?").fullmatch,
+    _SESSION: re.compile(rb"NEW_SESSION|[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
+    ".*": re.compile(rb".*").fullmatch,
 }
+"""The model's patterns (Java's syntax, unanchored) as tests of a whole value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Member:
             rules.append(validation.at_most_long(self.max_length))
         if len(text) < self.min_length:
             rules.append(validation.at_least_long(self.min_length))
-        if not _PATTERNS[self.pattern].fullmatch(value):
+        if not _SATISFIES[self.pattern](value):
             rules.append(validation.matches(self.pattern))
         shown = "***" if self.sensitive else text
         return [validation.violation(shown, self.key, rule) for rule in rules]
@@ -72,16 +73,14 @@ INVOKE_ENDPOINT: Final = (
     Member("InferenceId", b"x-amzn-sagemaker-inference-id", 64, _PRINTABLE, 1),
     Member("EnableExplanations", b"x-amzn-sagemaker-enable-explanations", 64, ".*", 1),
     Member("InferenceComponentName", b"x-amzn-sagemaker-inference-component", 63, _COMPONENT),
-    Member(
-        "SessionId",
-        b"x-amzn-sagemaker-session-id",
-        256,
-        r"^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$",
-    ),
+    Member("SessionId", b"x-amzn-sagemaker-session-id", 256, _SESSION),
     Member("PrefixAwareId", b"x-amzn-sagemaker-prefix-aware-id", 64, _PRINTABLE, 1),
 )
 
-_BY_HEADER: Final = {member.header: member for member in INVOKE_ENDPOINT}
+_BY_HEADER: Final = {
+    member.header: (member, member.min_length, member.max_length, _SATISFIES[member.pattern])
+    for member in INVOKE_ENDPOINT
+}
 
 _FORWARDED: Final = (
     (b"content-type", b"Content-Type: "),
@@ -139,18 +138,16 @@ def parse(raw_endpoint_name: bytes, headers: Mapping[bytes, bytes]) -> Invocatio
     """
     violations: list[str] = []
     name = unquote_to_bytes(raw_endpoint_name) if b"%" in raw_endpoint_name else raw_endpoint_name
-    if len(name) > ENDPOINT_NAME.max_length or not _PATTERNS[_NAME].fullmatch(name):
+    if len(name) > ENDPOINT_NAME.max_length or not _SATISFIES[_NAME](name):
         violations += ENDPOINT_NAME.violations(name)
     members: dict[bytes, bytes] = {}
     for header, value in headers.items():
-        member = _BY_HEADER.get(header)
-        if member is None:
-            continue
-        if not member.min_length <= len(value) <= member.max_length or not _PATTERNS[
-            member.pattern
-        ].fullmatch(value):
-            violations += member.violations(value)
-        members[header] = value
+        rule = _BY_HEADER.get(header)
+        if rule is not None:
+            member, least, most, satisfies = rule
+            if not (least <= len(value) <= most and satisfies(value)):
+                violations += member.violations(value)
+            members[header] = value
     if violations:
         raise ValidationError(validation.describe(violations))
     return Invocation(name.decode("ascii"), members)
