@@ -1,8 +1,9 @@
 """The gateway's end of the feed: routing snapshots in, drained instances out.
 
 One JSON value a line. From the controller: `{"reset": [route…]}` once after connecting, then `{"put": route}`,
-`{"remove": [account_id, name]}` and `{"drain": [instance_id…]}`. To the controller: `{"drained": instance_id}` when
-an instance that no route names any more has nothing inside it. While the controller is away the last table stays.
+`{"remove": [account_id, name]}`, `{"drain": [instance_id…]}` and `{"sync": number}`. To the controller:
+`{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
+`{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last table stays.
 """
 
 import asyncio
@@ -17,8 +18,10 @@ _RETRY_SECONDS = 0.1
 _LONGEST_LINE = 256 * 1024 * 1024
 logger = logging.getLogger(__name__)
 
+Report = dict[str, Any]
 
-async def follow(path: Path, table: RoutingTable, drained: "asyncio.Queue[str]") -> None:
+
+async def follow(path: Path, table: RoutingTable, reports: "asyncio.Queue[Report]") -> None:
     """Keep `table` up to date, until cancelled; reconnects by itself."""
     while True:
         try:
@@ -26,10 +29,10 @@ async def follow(path: Path, table: RoutingTable, drained: "asyncio.Queue[str]")
         except OSError:
             await asyncio.sleep(_RETRY_SECONDS)
             continue
-        reporter = asyncio.create_task(_report(drained, writer), name="report drained instances")
+        reporter = asyncio.create_task(_report(reports, writer), name="report to the controller")
         try:
             while line := await reader.readline():
-                _apply(json.loads(line), table, drained)
+                _apply(json.loads(line), table, reports)
         except OSError as error:
             logger.warning("the feed broke: %s", error)
         finally:
@@ -38,7 +41,7 @@ async def follow(path: Path, table: RoutingTable, drained: "asyncio.Queue[str]")
         await asyncio.sleep(_RETRY_SECONDS)
 
 
-def _apply(message: dict[str, Any], table: RoutingTable, drained: "asyncio.Queue[str]") -> None:
+def _apply(message: dict[str, Any], table: RoutingTable, reports: "asyncio.Queue[Report]") -> None:
     if "reset" in message:
         table.reset(message["reset"])
     elif "put" in message:
@@ -48,11 +51,13 @@ def _apply(message: dict[str, Any], table: RoutingTable, drained: "asyncio.Queue
     elif "drain" in message:
         for instance_id in message["drain"]:
             if table.is_drained(instance_id):
-                drained.put_nowait(instance_id)
+                reports.put_nowait({"drained": instance_id})
+    elif "sync" in message:
+        reports.put_nowait({"synced": message["sync"]})
 
 
-async def _report(drained: "asyncio.Queue[str]", writer: asyncio.StreamWriter) -> None:
+async def _report(reports: "asyncio.Queue[Report]", writer: asyncio.StreamWriter) -> None:
     while True:
-        instance_id = await drained.get()
-        writer.write(json.dumps({"drained": instance_id}).encode() + b"\n")
+        report = await reports.get()
+        writer.write(json.dumps(report).encode() + b"\n")
         await writer.drain()

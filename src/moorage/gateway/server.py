@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.client_connection import ClientConnection
-from moorage.gateway.feed import follow
+from moorage.gateway.feed import Report, follow
 from moorage.gateway.front import GatewayFront
 from moorage.gateway.http import DateLine, RequestIds
 from moorage.routing.table import RoutingTable
@@ -29,8 +29,8 @@ class GatewayServer:
         self._connections: set[ClientConnection] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
-        self._drained_ids: asyncio.Queue[str] = asyncio.Queue()
-        self.table = RoutingTable(on_drained=self._drained_ids.put_nowait)
+        self._reports: asyncio.Queue[Report] = asyncio.Queue()
+        self.table = RoutingTable(on_drained=self._report_drained)
 
     def __repr__(self) -> str:
         return f"<GatewayServer {len(self._connections)} connections, {self.table!r}>"
@@ -56,7 +56,7 @@ class GatewayServer:
 
         tasks = [loop.create_task(self._sweep(front), name="sweep")]
         if with_feed:
-            feed = follow(self._settings.feed_socket, self.table, self._drained_ids)
+            feed = follow(self._settings.feed_socket, self.table, self._reports)
             tasks.append(loop.create_task(feed, name="follow the feed"))
         server = await loop.create_server(connection, sock=self._listener, backlog=4096)
         try:
@@ -68,6 +68,9 @@ class GatewayServer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             front.close()
+
+    def _report_drained(self, instance_id: str) -> None:
+        self._reports.put_nowait({"drained": instance_id})
 
     async def _drain(self) -> None:
         for connection in list(self._connections):

@@ -1,0 +1,112 @@
+"""`moorage endpoints`, `moorage describe`, `moorage logs`."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from moorage.cli.client import ERRORS, client, complain, explain
+from moorage.config import Settings
+
+_STYLES = {"InService": "green", "Failed": "red"}
+
+
+def list_endpoints(settings: Settings, *, as_json: bool) -> int:
+    try:
+        pages = client(settings, "sagemaker").get_paginator("list_endpoints").paginate()
+        found = [endpoint for page in pages for endpoint in page["Endpoints"]]
+    except ERRORS as error:
+        complain(explain(error))
+        return 1
+    if as_json:
+        print(json.dumps(found, default=_json_value))
+        return 0
+    if not found:
+        Console().print("No endpoints. `moorage deploy MODEL --name NAME` makes one.")
+        return 0
+    table = Table("Name", "Status", "Created", box=None, pad_edge=False)
+    for endpoint in found:
+        table.add_row(
+            endpoint["EndpointName"],
+            styled(endpoint["EndpointStatus"]),
+            f"{endpoint['CreationTime']:%Y-%m-%d %H:%M:%S}",
+        )
+    Console().print(table)
+    return 0
+
+
+def describe(settings: Settings, name: str, *, as_json: bool) -> int:
+    try:
+        endpoint = client(settings, "sagemaker").describe_endpoint(EndpointName=name)
+    except ERRORS as error:
+        complain(explain(error))
+        return 1
+    endpoint.pop("ResponseMetadata", None)
+    if as_json:
+        print(json.dumps(endpoint, default=_json_value))
+        return 0
+    console = Console()
+    console.print(f"[bold]{escape(name)}[/bold]  {styled(endpoint['EndpointStatus'])}")
+    console.print(f"configuration  {endpoint['EndpointConfigName']}")
+    console.print(f"created        {endpoint['CreationTime']:%Y-%m-%d %H:%M:%S}")
+    console.print(f"arn            {endpoint['EndpointArn']}")
+    for variant in endpoint.get("ProductionVariants", []):
+        current, desired = variant.get("CurrentInstanceCount"), variant.get("DesiredInstanceCount")
+        images = ", ".join(image["SpecifiedImage"] for image in variant.get("DeployedImages", []))
+        console.print(
+            f"variant        {variant['VariantName']}: {current} of {desired} instances in service, "
+            f"weight {variant.get('CurrentWeight'):g}, image {escape(images)}"
+        )
+    if endpoint.get("FailureReason"):
+        console.print(f"[red]{escape(endpoint['FailureReason'])}[/red]")
+    return 0
+
+
+def logs(settings: Settings, name: str, *, follow: bool, lines: int, as_json: bool) -> int:
+    try:
+        for line in read_logs(settings, name, follow=follow, lines=lines):
+            if as_json:
+                print(line, flush=True)
+            else:
+                entry = json.loads(line)
+                print(f"{entry['variant']}/{entry['instance_id']}  {entry['line']}", flush=True)
+    except ERRORS as error:
+        complain(explain(error))
+        return 1
+    except urllib.error.HTTPError as error:
+        complain(json.load(error).get("message", str(error)))
+        return 1
+    except urllib.error.URLError as error:
+        complain(f"the server cannot be reached: {error.reason}")
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def read_logs(settings: Settings, name: str, *, follow: bool = False, lines: int) -> Iterator[str]:
+    """The lines of the private log route, each a JSON object."""
+    sagemaker = client(settings, "sagemaker")
+    url = f"{sagemaker.meta.endpoint_url}/_moorage/endpoints/{name}/logs?follow={int(follow)}&lines={lines}"
+    request = AWSRequest("GET", url)
+    credentials = sagemaker._request_signer._credentials.get_frozen_credentials()
+    SigV4Auth(credentials, "sagemaker", sagemaker.meta.region_name).add_auth(request)
+    with urllib.request.urlopen(urllib.request.Request(url, headers=dict(request.headers.items()))) as reply:
+        for line in reply:
+            yield line.decode().rstrip("\n")
+
+
+def styled(status: str) -> str:
+    return f"[{_STYLES.get(status, 'yellow')}]{status}[/]"
+
+
+def _json_value(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,124 @@
+"""The controller's end of the feed: routes out to every gateway, word of drained instances back.
+
+The lines are described in `moorage.gateway.feed`. A gateway that connects gets the whole table; a gateway that dies
+has nothing inside any instance any more. So an instance is drained when every gateway connected now has said so.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+Route = Mapping[str, Any]
+_LONGEST_LINE = 16 * 1024 * 1024
+
+
+class _Gateway:
+    """One connected gateway: what it has been sent and has answered."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.synced = 0
+        self.drained: set[str] = set()  # what it reported of the instances that are waited for
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+
+class Feed:
+    """Publishes routes to the gateways."""
+
+    def __init__(self) -> None:
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._gateways: set[_Gateway] = set()
+        self._changed = asyncio.Condition()
+        self._syncs = 0
+        self._awaited: set[str] = set()
+        self._complete = False
+
+    def __repr__(self) -> str:
+        return f"<Feed {len(self._routes)} routes, {len(self._gateways)} gateways>"
+
+    async def listen(self, path: Path) -> asyncio.Server:
+        return await asyncio.start_unix_server(self._serve, path, limit=_LONGEST_LINE)
+
+    def begin(self) -> None:
+        """All routes known at start-up have been put: gateways may have the table, which is whole from now on."""
+        self._complete = True
+        for gateway in self._gateways:
+            gateway.send({"reset": list(self._routes.values())})
+
+    def put(self, route: Route) -> None:
+        key = (route["account_id"], route["name"])
+        if self._routes.get(key) != route:
+            self._routes[key] = route
+            self._send({"put": route})
+
+    def remove(self, account_id: str, name: str) -> None:
+        if self._routes.pop((account_id, name), None) is not None:
+            self._send({"remove": [account_id, name]})
+
+    async def synced(self, *, timeout_seconds: float = 5.0) -> None:
+        """Return once every gateway has taken in all that was published so far (or is too slow to wait for)."""
+        self._syncs += 1
+        turn = self._syncs
+        self._send({"sync": turn})
+        await self._until(lambda gateway: gateway.synced >= turn, timeout_seconds)
+
+    async def drained(self, instance_ids: Collection[str], *, timeout_seconds: float) -> bool:
+        """Return once nothing is inside these instances, which no route names any more.
+
+        False when that took longer than the timeout.
+        """
+        wanted = set(instance_ids)
+        self._awaited |= wanted
+        try:
+            self._send({"drain": list(wanted)})
+            return await self._until(lambda gateway: wanted <= gateway.drained, timeout_seconds)
+        finally:
+            self._awaited -= wanted
+            for gateway in self._gateways:
+                gateway.drained -= wanted
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._complete:
+            for gateway in self._gateways:
+                gateway.send(message)
+
+    async def _until(self, condition: Callable[[_Gateway], bool], timeout_seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_seconds), self._changed:
+                await self._changed.wait_for(lambda: all(condition(gateway) for gateway in self._gateways))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gateway = _Gateway(writer)
+        if self._complete:
+            gateway.send({"reset": list(self._routes.values())})
+        self._gateways.add(gateway)
+        try:
+            while line := await reader.readline():
+                self._hear(gateway, json.loads(line))
+                await self._notify()
+        except OSError as error:
+            logger.info("a gateway went away: %s", error)
+        finally:
+            self._gateways.discard(gateway)
+            writer.close()
+            await self._notify()
+
+    def _hear(self, gateway: _Gateway, message: Mapping[str, Any]) -> None:
+        if "synced" in message:
+            gateway.synced = message["synced"]
+        elif "drained" in message:
+            gateway.drained |= {message["drained"]} & self._awaited
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,285 @@
+"""From an endpoint configuration to the instances it asks for: pure planning, and the files an instance needs.
+
+A `DeploymentPlan` is a snapshot of everything a deployment is made from, in the form in which it is stored with the
+endpoint (`Endpoint.deployed`): what a running endpoint is does not change when its configuration or models do.
+"""
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moorage.config import Settings
+from moorage.controller import artifacts, images
+from moorage.launchers.base import InstanceSpec
+from moorage.resources import Definition, Endpoint, EndpointConfig, Model
+from moorage.storage.base import ResourceStore
+from moorage.storage.objects import ObjectError, ObjectStore
+
+_ON_MODELHOST = "moorage.modelhost"
+
+
+class DeploymentFailed(Exception):
+    """A deployment cannot be; the text becomes the endpoint's FailureReason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantPlan:
+    """A production variant and the container its instances run."""
+
+    variant: Definition
+    model: Definition
+    container: Definition
+
+    @property
+    def name(self) -> str:
+        return str(self.variant["VariantName"])
+
+    @property
+    def weight(self) -> float:
+        return float(self.variant.get("InitialVariantWeight", 1.0))
+
+    @property
+    def instance_count(self) -> int:
+        return int(self.variant.get("InitialInstanceCount", 1))
+
+    @property
+    def container_hostname(self) -> str:
+        return str(self.container.get("ContainerHostname", "primary"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentPlan:
+    endpoint_config: Definition
+    variants: tuple[VariantPlan, ...]
+
+    @property
+    def asynchronous(self) -> bool:
+        return "AsyncInferenceConfig" in self.endpoint_config
+
+    def to_document(self, *, resolution_time: float) -> dict[str, Any]:
+        """As it is stored with the endpoint; `from_document` reads it back."""
+        return {
+            "EndpointConfig": self.endpoint_config,
+            "Models": {str(plan.variant["ModelName"]): plan.model for plan in self.variants},
+            "ProductionVariants": [
+                {
+                    "VariantName": plan.name,
+                    "ModelName": plan.variant["ModelName"],
+                    "InitialVariantWeight": plan.weight,
+                    "InitialInstanceCount": plan.instance_count,
+                    "Images": [
+                        {
+                            "SpecifiedImage": plan.container["Image"],
+                            "ResolvedImage": plan.container["Image"],
+                            "ResolutionTime": resolution_time,
+                        }
+                    ],
+                }
+                for plan in self.variants
+            ],
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "DeploymentPlan":
+        config, models = document["EndpointConfig"], document["Models"]
+        return cls(endpoint_config=config, variants=_variants(config, models))
+
+
+async def plan_deployment(store: ResourceStore, endpoint: Endpoint) -> DeploymentPlan:
+    """Read the configuration that an endpoint is to have, and the models it names.
+
+    Raises:
+        DeploymentFailed: something is gone meanwhile, or is not supported.
+    """
+    assert endpoint.target_config_name is not None
+    config = await store.get(EndpointConfig, endpoint.account_id, endpoint.target_config_name)
+    if config is None:
+        raise DeploymentFailed(
+            f"The endpoint configuration {endpoint.target_config_name} was deleted before the endpoint was made."
+        )
+    models: dict[str, Definition] = {}
+    for variant in config.definition["ProductionVariants"]:
+        name = variant["ModelName"]
+        model = await store.get(Model, endpoint.account_id, name)
+        if model is None:
+            raise DeploymentFailed(f"The model {name} was deleted before the endpoint was made.")
+        models[name] = model.definition
+    return DeploymentPlan(endpoint_config=config.definition, variants=_variants(config.definition, models))
+
+
+def _variants(config: Definition, models: Mapping[str, Definition]) -> tuple[VariantPlan, ...]:
+    plans = []
+    for variant in config["ProductionVariants"]:
+        model = models[variant["ModelName"]]
+        plans.append(VariantPlan(variant=variant, model=model, container=_only_container(variant, model)))
+    return tuple(plans)
+
+
+def _only_container(variant: Definition, model: Definition) -> Definition:
+    containers = [model["PrimaryContainer"]] if "PrimaryContainer" in model else model["Containers"]
+    name = variant["ModelName"]
+    if len(containers) != 1:
+        raise DeploymentFailed(
+            f"The model {name} has {len(containers)} containers. This server runs models of one container only."
+        )
+    container: Definition = containers[0]
+    if container.get("Mode") == "MultiModel":
+        raise DeploymentFailed(f"The model {name} is a multi-model one, which this server does not run yet.")
+    if "Image" not in container:
+        raise DeploymentFailed(
+            f"The model {name} names a model package. This server runs models that name an Image only."
+        )
+    return container
+
+
+class InstanceWorkshop:
+    """Makes what an instance needs before it can be launched: its directory with the model, its command line."""
+
+    def __init__(self, *, settings: Settings, objects: ObjectStore) -> None:
+        self._settings = settings
+        self._objects = objects
+
+    async def prepare(
+        self, endpoint: Endpoint, plan: VariantPlan, deployment_id: str, *, keep_trying: bool
+    ) -> InstanceSpec:
+        """Unpack the model into a new instance's own directory.
+
+        Raises:
+            DeploymentFailed: no such image, or an artifact that is missing, unreadable or unsafe.
+        """
+        try:
+            image = images.resolve(str(plan.container["Image"]), self._settings.images)
+        except images.UnknownImage as error:
+            raise DeploymentFailed(str(error)) from error
+        instance_id = f"i-{uuid.uuid4().hex[:17]}"
+        base_dir = self.directory(instance_id)
+        environment = dict(plan.container.get("Environment", {}))
+        try:
+            (base_dir / "model").mkdir(parents=True)
+            await self._fetch_model(plan, base_dir)
+            if _ON_MODELHOST in image.argv:
+                await self._fetch_submitted_code(plan, environment, base_dir)
+                environment.setdefault(
+                    "MOORAGE_ENVIRONMENTS_DIR", str(self._settings.data_dir / "environments")
+                )
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, base_dir, ignore_errors=True)
+            raise
+        return InstanceSpec(
+            instance_id=instance_id,
+            account_id=endpoint.account_id,
+            endpoint_name=endpoint.name,
+            variant_name=plan.name,
+            deployment_id=deployment_id,
+            container_hostname=plan.container_hostname,
+            argv=image.argv,
+            environment=environment,
+            base_dir=str(base_dir),
+            log_file=str(self.log_directory(endpoint) / plan.name / f"{instance_id}.log"),
+            startup_timeout_seconds=float(
+                plan.variant.get(
+                    "ContainerStartupHealthCheckTimeoutInSeconds", self._settings.startup_timeout_seconds
+                )
+            ),
+            keep_trying=keep_trying,
+        )
+
+    def directory(self, instance_id: str) -> Path:
+        return self._settings.data_dir / "instances" / instance_id
+
+    def log_directory(self, endpoint: Endpoint) -> Path:
+        return log_directory(self._settings, endpoint.account_id, endpoint.name)
+
+    async def discard(self, instance_id: str) -> None:
+        """Remove the directory of an instance that is gone."""
+        await asyncio.to_thread(shutil.rmtree, self.directory(instance_id), ignore_errors=True)
+
+    async def discard_all_but(self, instance_ids: set[str]) -> None:
+        """Remove what instances of an earlier run have left."""
+        directory = self._settings.data_dir / "instances"
+        if directory.is_dir():
+            for path in list(directory.iterdir()):
+                if path.name not in instance_ids:
+                    await self.discard(path.name)
+
+    async def _fetch_model(self, plan: VariantPlan, base_dir: Path) -> None:
+        container, model_dir = plan.container, base_dir / "model"
+        source = container.get("ModelDataSource", {}).get("S3DataSource")
+        if container.get("ModelDataUrl"):
+            await self._fetch_archive(plan, str(container["ModelDataUrl"]), model_dir)
+        elif source and source.get("CompressionType") == "Gzip":
+            await self._fetch_archive(plan, str(source["S3Uri"]), model_dir)
+        elif source:
+            await self._fetch_uncompressed(plan, source, model_dir)
+
+    async def _fetch_archive(self, plan: VariantPlan, url: str, destination: Path) -> None:
+        archive = destination.with_name(f"{destination.name}.tar.gz")
+        try:
+            await self._objects.download(url, archive)
+            if destination.exists():
+                destination.rmdir()
+            await asyncio.to_thread(
+                artifacts.unpack, archive, destination, max_bytes=self._settings.max_model_bytes
+            )
+        except FileNotFoundError as error:
+            raise DeploymentFailed(
+                f'Failed to download model data for container "{plan.container_hostname}" from URL: "{url}" '
+                f"({error}). Please ensure that there is an object located at the URL and that the role "
+                "passed to CreateModel has permissions to download the model."
+            ) from error
+        except ObjectError as error:
+            raise DeploymentFailed(
+                f'Failed to download model data for container "{plan.container_hostname}" from URL: "{url}": '
+                f"{error}."
+            ) from error
+        except artifacts.ArtifactError as error:
+            raise DeploymentFailed(
+                f'Failed to extract model data archive for container "{plan.container_hostname}" from URL '
+                f'"{url}". Please ensure that the object located at the URL is a valid tar.gz archive. ({error})'
+            ) from error
+        finally:
+            archive.unlink(missing_ok=True)
+
+    async def _fetch_uncompressed(self, plan: VariantPlan, source: Definition, model_dir: Path) -> None:
+        url = str(source["S3Uri"])
+        single = source.get("S3DataType") == "S3Object"
+        prefix = url.removeprefix("s3://").partition("/")[2]
+        bucket = url.removeprefix("s3://").partition("/")[0]
+        try:
+            keys = [prefix] if single else await self._objects.keys(url)
+            if not keys:
+                raise DeploymentFailed(f"There are no objects below {url}.")
+            total = 0
+            for key in keys:
+                name = key.rsplit("/", 1)[-1] if single else artifacts.relative_name(key, prefix)
+                target = model_dir / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                total += await self._objects.download(f"s3://{bucket}/{key}", target)
+                if total > self._settings.max_model_bytes:
+                    raise DeploymentFailed(
+                        f"The objects below {url} are larger than the limit of "
+                        f"{self._settings.max_model_bytes} bytes (setting max_model_bytes)."
+                    )
+        except (FileNotFoundError, ObjectError, artifacts.ArtifactError, OSError) as error:
+            raise DeploymentFailed(
+                f'Failed to download model data for container "{plan.container_hostname}" from URL: "{url}": '
+                f"{error}."
+            ) from error
+
+    async def _fetch_submitted_code(
+        self, plan: VariantPlan, environment: dict[str, str], base_dir: Path
+    ) -> None:
+        """The SageMaker SDK may leave user code in an archive of its own, which containers fetch themselves."""
+        url = environment.get("SAGEMAKER_SUBMIT_DIRECTORY", "")
+        if url.startswith("s3://"):
+            await self._fetch_archive(plan, url, base_dir / "code")
+            environment["SAGEMAKER_SUBMIT_DIRECTORY"] = str(base_dir / "code")
+
+
+def log_directory(settings: Settings, account_id: str, endpoint_name: str) -> Path:
+    """Where the instances of an endpoint keep their logs: `<variant>/<instance id>.log` below it."""
+    return settings.data_dir / "logs" / account_id / endpoint_name

@@ -1,0 +1,90 @@
+"""The server's own child processes: started, started again when they die, and stopped in order.
+
+A child dies with its parent (PR_SET_PDEATHSIG), so that `kill -9` of the parent leaves nothing behind.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+_BACKOFF_SECONDS = (0.05, 0.2, 1.0, 5.0)
+_STABLE_SECONDS = 10.0
+
+# Arguments: our pid, then the command line. A parent that died before prctl cannot send the signal any more.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+logger = logging.getLogger(__name__)
+
+
+class Child:
+    """One process that is kept alive until it is stopped."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.name = name
+        self._argv = tuple(argv)
+        self._environment = dict(environment)
+        self._pass_fds = tuple(pass_fds)
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self._task = asyncio.create_task(self._keep_alive(), name=f"keep {name} alive")
+
+    def __repr__(self) -> str:
+        return f"<Child {self.name} pid={self._process.pid if self._process else None}>"
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
+
+    async def stop(self, number: int, *, timeout_seconds: float) -> None:
+        """Send a signal and wait for the end; SIGKILL after the timeout. Again is allowed, to hurry."""
+        self._stopping = True
+        self.signal(number)
+        done, _ = await asyncio.wait({self._task}, timeout=timeout_seconds)
+        if not done:
+            logger.warning("%s did not stop within %g s and is killed", self.name, timeout_seconds)
+            if self._process is not None:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+            await asyncio.wait({self._task})
+
+    def signal(self, number: int) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _keep_alive(self) -> None:
+        deaths = 0
+        while not self.is_stopping:
+            started = time.monotonic()
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())),
+                *self._argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=self._environment,
+                pass_fds=self._pass_fds,
+                start_new_session=True,  # a ^C in the terminal is the parent's to pass on
+            )
+            status = await self._process.wait()
+            if self.is_stopping:
+                return
+            deaths = 0 if time.monotonic() - started > _STABLE_SECONDS else deaths + 1
+            pause = _BACKOFF_SECONDS[min(max(deaths - 1, 0), len(_BACKOFF_SECONDS) - 1)]
+            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            logger.error("the %s process %s; it is started again in %g s", self.name, how, pause)
+            await asyncio.sleep(pause)

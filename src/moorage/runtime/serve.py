@@ -1,0 +1,28 @@
+"""`python -m moorage.runtime.serve`: the process that `moorage serve` becomes. Settings in `MOORAGE_SETTINGS`."""
+
+import asyncio
+import os
+import sys
+
+from moorage.config import Settings
+from moorage.runtime import logs
+from moorage.runtime.supervisor import CannotServe, serve
+
+
+def main() -> int:
+    logs.configure("moorage")
+    settings = Settings.from_json(os.environ.pop("MOORAGE_SETTINGS"))
+    try:
+        asyncio.run(serve(settings, announce=_announce))
+    except CannotServe as error:
+        print(f"moorage: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _announce(url: str) -> None:
+    print(f"Moorage is ready at {url}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
