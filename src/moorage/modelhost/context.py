@@ -1,0 +1,142 @@
+"""The `context` argument of user functions, with the method names the SageMaker toolkit documents."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# The only reply headers that have a meaning for a SageMaker client besides Content-Type.
+FORWARDED_HEADERS = frozenset(
+    {
+        "x-amzn-sagemaker-custom-attributes",
+        "x-amzn-sagemaker-session-id",
+        "x-amzn-sagemaker-new-session-id",
+        "x-amzn-sagemaker-closed-session-id",
+    }
+)
+
+_UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+
+
+def sendable(value: str) -> str:
+    """The value, if an HTTP header can carry it."""
+    if _UNSENDABLE.search(value):
+        raise ValueError(
+            f"a response header cannot carry {value!r}: it has control or non-Latin-1 characters"
+        )
+    return value
+
+
+class Headers(dict[str, str]):
+    """A dict whose keys are header names: upper and lower case are the same."""
+
+    def __init__(self, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__({name.lower(): value for name, value in (headers or {}).items()})
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __setitem__(self, name: str, value: str) -> None:
+        super().__setitem__(name.lower(), value)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
+class RequestProcessor:
+    """One request and what is known of its reply: the toolkit's `context.request_processor[0]`."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._request_headers = Headers(headers)
+        self._response_headers = Headers()
+        self._status = 200
+        self._phrase = ""
+
+    def get_request_property(self, key: str) -> str | None:
+        value: str | None = self._request_headers.get(key)
+        return value
+
+    def get_request_properties(self) -> Headers:
+        return self._request_headers
+
+    def report_status(self, code: int, reason_phrase: str | None = None) -> None:
+        if not 200 <= int(code) <= 599:
+            raise ValueError(f"the response status cannot be {code}: it must be from 200 to 599")
+        self._status = int(code)
+        self._phrase = reason_phrase or ""
+
+    def get_response_status_code(self) -> int:
+        return self._status
+
+    def get_response_status_phrase(self) -> str:
+        return self._phrase
+
+    def add_response_property(self, key: str, value: str) -> None:
+        self._response_headers[key] = sendable(str(value))
+
+    def get_response_headers(self) -> Headers:
+        return self._response_headers
+
+    def get_response_header(self, key: str | None = None) -> Any:
+        """Multi-model-server gives all of them, TorchServe the named one."""
+        return self._response_headers if key is None else self._response_headers.get(key)
+
+
+class Context:
+    """What user code may know of the invocation, and set on its reply.
+
+    The toolkit numbers the requests of a batch. There is no batching here, so the index may be left out:
+    `set_response_header(name, value)` is `set_response_header(0, name, value)`.
+    """
+
+    def __init__(self, *, model_dir: Path, headers: Mapping[str, str], request_id: str = "") -> None:
+        self.model_name = "model"
+        self.manifest: dict[str, Any] = {}
+        self.metrics = None
+        self.system_properties = {
+            "model_dir": str(model_dir),
+            "gpu_id": None,
+            "batch_size": 1,
+            "server_name": "moorage",
+        }
+        self.request_ids = {0: request_id}
+        self.request_processor = [RequestProcessor(headers)]
+
+    def get_request_id(self, idx: int = 0) -> str | None:
+        return self.request_ids.get(idx)
+
+    def get_request_header(self, *idx_and_key: Any) -> str | None:
+        return self.request_processor[0].get_request_property(idx_and_key[-1])
+
+    def get_all_request_header(self, idx: int = 0) -> Headers:
+        return self.request_processor[idx].get_request_properties()
+
+    def set_response_header(self, *idx_key_value: Any) -> None:
+        *_, key, value = idx_key_value
+        self.request_processor[0].add_response_property(key, value)
+
+    def get_response_headers(self, idx: int = 0) -> Headers:
+        return self.request_processor[idx].get_response_headers()
+
+    def set_response_content_type(self, *idx_and_value: Any) -> None:
+        self.set_response_header("content-type", idx_and_value[-1])
+
+    def get_response_content_type(self, idx: int = 0) -> str | None:
+        content_type: str | None = self.get_response_headers(idx).get("content-type")
+        return content_type
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        self.request_processor[idx].report_status(code, phrase)
+
+    # Multi-model-server's older name for the same.
+    set_http_response_status = set_response_status
+
+    def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
+        self.set_response_status(code, phrase)
+
+    def get_response_status(self, idx: int = 0) -> tuple[int, str]:
+        processor = self.request_processor[idx]
+        return processor.get_response_status_code(), processor.get_response_status_phrase()

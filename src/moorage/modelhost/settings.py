@@ -1,0 +1,125 @@
+"""The environment variables of the container contract, validated once, as one value."""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moorage.modelhost.errors import StartupError
+
+DEFAULT_PROGRAM = "inference.py"
+
+# The platform gives up on a real-time invocation after 60 s, so a worker that is still busy then works for
+# nobody; it is also the SageMaker toolkit's default. Async endpoints with longer predictions raise it.
+DEFAULT_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What this container was asked to do. `code_dir` is None when the model brings no code."""
+
+    host: str
+    port: int
+    model_dir: Path
+    code_dir: Path | None
+    program: str
+    program_is_required: bool
+    workers: int
+    timeout_seconds: float | None
+    default_accept: str
+    log_level: int
+    max_request_bytes: int | None
+    environments_dir: Path
+
+    @property
+    def requirements(self) -> Path | None:
+        """The model's requirements.txt, when it brings one that is not blank."""
+        if self.code_dir is None:
+            return None
+        path = self.code_dir / "requirements.txt"
+        return path if path.is_file() and path.read_bytes().strip() else None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
+        """Raises StartupError, naming the variable and what it accepts."""
+        if environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true":
+            raise StartupError(
+                "SAGEMAKER_MULTI_MODEL=true is not supported by the built-in model host yet: "
+                "serve one model per container, or use an image that implements multi-model."
+            )
+        model_dir = _model_dir(environ)
+        timeout = _number(environ, "SAGEMAKER_MODEL_SERVER_TIMEOUT", default=DEFAULT_TIMEOUT_SECONDS)
+        max_request_bytes = int(_number(environ, "SAGEMAKER_MAX_REQUEST_SIZE", default=0))
+        return cls(
+            host=environ.get("SAGEMAKER_BIND_TO_HOST") or "0.0.0.0",  # noqa: S104 - a container's own network
+            port=int(_number(environ, "SAGEMAKER_BIND_TO_PORT", default=8080, highest=65535)),
+            model_dir=model_dir,
+            code_dir=_code_dir(environ, model_dir),
+            program=environ.get("SAGEMAKER_PROGRAM") or DEFAULT_PROGRAM,
+            program_is_required=bool(environ.get("SAGEMAKER_PROGRAM")),
+            workers=int(_number(environ, "SAGEMAKER_MODEL_SERVER_WORKERS", default=1, lowest=1)),
+            timeout_seconds=timeout or None,
+            default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
+            log_level=_log_level(environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or "INFO"),
+            max_request_bytes=max_request_bytes or None,
+            environments_dir=_environments_dir(environ),
+        )
+
+
+def _model_dir(environ: Mapping[str, str]) -> Path:
+    path = environ.get("SM_MODEL_DIR") or Path(environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / "model"
+    return Path(path).absolute()
+
+
+def _code_dir(environ: Mapping[str, str], model_dir: Path) -> Path | None:
+    """SDKs set SAGEMAKER_SUBMIT_DIRECTORY to an S3 archive or to /opt/ml/model/code, whether there or not."""
+    inside_model = model_dir / "code"
+    submitted = environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
+    if submitted and "://" not in submitted and Path(submitted).is_dir():
+        return Path(submitted).absolute()
+    if inside_model.is_dir():
+        return inside_model
+    if submitted:
+        raise StartupError(
+            f"SAGEMAKER_SUBMIT_DIRECTORY is {submitted}, which is not a directory here, and the model has no "
+            f"code directory: put inference.py into code/ inside the model artifact ({inside_model})."
+        )
+    return None
+
+
+def _number(
+    environ: Mapping[str, str], name: str, *, default: float, lowest: float = 0, highest: float = 2**40
+) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not lowest <= number <= highest:
+        limits = f"from {lowest:g}" + (f" to {highest:g}" if highest < 2**40 else "")
+        raise StartupError(f"{name} is {text!r}: set it to a number {limits}, or leave it out.")
+    return number
+
+
+def _log_level(text: str) -> int:
+    """The SDK sends the number (20); people write the name."""
+    level = int(text) if text.isdigit() else logging.getLevelNamesMapping().get(text.upper())
+    if level is None:
+        raise StartupError(
+            f"SAGEMAKER_CONTAINER_LOG_LEVEL is {text!r}: set it to DEBUG, INFO, WARNING, ERROR or a number."
+        )
+    return level
+
+
+def _environments_dir(environ: Mapping[str, str]) -> Path:
+    chosen = environ.get("MOORAGE_ENVIRONMENTS_DIR")
+    if chosen:
+        return Path(chosen).absolute()
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container may run as a user that has no entry in passwd
+        home = Path(tempfile.gettempdir())
+    return home / ".cache" / "moorage" / "environments"

@@ -1,0 +1,30 @@
+"""What all tests may use: a running server, shared by those that do not disturb it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import MoorageServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MoorageServer]:
+    """One server for the whole session; tests use endpoints of their own names and leave it running."""
+    running = MoorageServer(tmp_path_factory.mktemp("shared") / "data").start()
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def new_server(tmp_path: Path) -> Iterator[Callable[..., MoorageServer]]:
+    """Makes servers of a test's own, to be stopped, killed and started again."""
+    made: list[MoorageServer] = []
+
+    def make(name: str = "data", **options: object) -> MoorageServer:
+        made.append(MoorageServer(tmp_path / name, **options))  # type: ignore[arg-type]
+        return made[-1].start()
+
+    yield make
+    for each in made:
+        each.ensure_stopped()
