@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ class MoorageServer:
     def upload(self, name: str, files: Mapping[str, str | bytes], *, bucket: str = "models") -> str:
         """Pack files into a model.tar.gz in S3; returns its URL."""
         s3 = self.client("s3")
-        s3.create_bucket(Bucket=bucket)
+        with suppress(s3.exceptions.BucketAlreadyExists, s3.exceptions.BucketAlreadyOwnedByYou):
+            s3.create_bucket(Bucket=bucket)
         s3.put_object(Bucket=bucket, Key=f"{name}/model.tar.gz", Body=pack(files))
         return f"s3://{bucket}/{name}/model.tar.gz"
 

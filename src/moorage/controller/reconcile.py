@@ -316,9 +316,7 @@ class Reconciler:
             if state.spec.deployment_id != deployment_id:
                 continue
             if state.status is InstanceStatus.FAILED:
-                raise DeploymentFailed(
-                    f"Production variant {state.spec.variant_name}: {state.failure or 'an instance failed.'}"
-                )
+                raise DeploymentFailed(state.failure or f"Instance {state.spec.instance_id} failed.")
             healthy += state.status is InstanceStatus.IN_SERVICE
         return healthy >= sum(variant.instance_count for variant in plan.variants)
 

@@ -21,8 +21,10 @@ logger = logging.getLogger(__name__)
 Report = dict[str, Any]
 
 
-async def follow(path: Path, table: RoutingTable, reports: "asyncio.Queue[Report]") -> None:
-    """Keep `table` up to date, until cancelled; reconnects by itself."""
+async def follow(
+    path: Path, table: RoutingTable, reports: "asyncio.Queue[Report]", received: asyncio.Event
+) -> None:
+    """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole."""
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE)
@@ -33,6 +35,8 @@ async def follow(path: Path, table: RoutingTable, reports: "asyncio.Queue[Report
         try:
             while line := await reader.readline():
                 _apply(json.loads(line), table, reports)
+                if table.complete:
+                    received.set()
         except OSError as error:
             logger.warning("the feed broke: %s", error)
         finally:

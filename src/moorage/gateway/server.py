@@ -15,6 +15,7 @@ from moorage.gateway.http import DateLine, RequestIds
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
+_WAIT_FOR_TABLE_SECONDS = 5.0
 _SLOW_SWEEP_EVERY = 20  # client connections and stale pools are looked at once a second
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,13 @@ class GatewayServer:
 
         tasks = [loop.create_task(self._sweep(front), name="sweep")]
         if with_feed:
-            feed = follow(self._settings.feed_socket, self.table, self._reports)
+            received = asyncio.Event()
+            feed = follow(self._settings.feed_socket, self.table, self._reports, received)
             tasks.append(loop.create_task(feed, name="follow the feed"))
+            # Clients wait in the socket's queue meanwhile, rather than be told of endpoints that are not there.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WAIT_FOR_TABLE_SECONDS):
+                    await received.wait()
         server = await loop.create_server(connection, sock=self._listener, backlog=4096)
         try:
             yield front

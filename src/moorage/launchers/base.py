@@ -50,8 +50,8 @@ class InstanceStatus(StrEnum):
 class InstanceState:
     """What a launcher knows of an instance at one moment.
 
-    `host`/`port` is where the container answers (meaningful from `STARTING` on; the port may change with a
-    restart). `failure` is a sentence for people: what happened, and the last lines of the log. `generation`
+    `host`/`port` is where the container answers; the port is 0 until one was chosen and changes with a restart.
+    `failure` is a sentence for people: what happened, and the last lines of the log. `generation`
     grows with every start of the container, `restarts` counts the deaths.
     """
 

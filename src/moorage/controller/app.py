@@ -1,0 +1,169 @@
+"""The HTTP face of the controller: what the gateway relays, and who answers it.
+
+The gateway has verified the signature and the permission; its `x-moorage-*` headers are trusted, which is sound
+because only it can reach the socket that this listens on.
+"""
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from moorage.controller import sts
+from moorage.controller.operations import OPERATIONS, Call
+from moorage.errors import (
+    InternalFailure,
+    RequestEntityTooLargeException,
+    ServiceError,
+    UnknownOperationException,
+)
+from moorage.storage.base import ResourceStore
+from moorage.wire import awsjson, faults
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1024 * 1024
+_TARGET_PREFIX = "SageMaker."
+
+
+def create_app(
+    *,
+    store: ResourceStore,
+    wake: Callable[[str, str], None],
+    instance_counts: Callable[[str, str], Mapping[str, int]],
+    object_exists: Callable[[str], Awaitable[bool]] | None = None,
+) -> Starlette:
+    """The application. For the collaborators see `Call`; closing the store is the caller's."""
+    control_plane = _ControlPlane(
+        store=store, wake=wake, instance_counts=instance_counts, object_exists=object_exists
+    )
+    return Starlette(
+        routes=[Route("/", control_plane.answer, methods=["POST"])],
+        exception_handlers={HTTPException: _no_such_route},
+    )
+
+
+class _ControlPlane:
+    def __init__(
+        self,
+        *,
+        store: ResourceStore,
+        wake: Callable[[str, str], None],
+        instance_counts: Callable[[str, str], Mapping[str, int]],
+        object_exists: Callable[[str], Awaitable[bool]] | None,
+    ) -> None:
+        self._store = store
+        self._wake = wake
+        self._instance_counts = instance_counts
+        self._object_exists = object_exists
+        self._sagemaker = awsjson.load("sagemaker", OPERATIONS)
+
+    async def answer(self, request: Request) -> Response:
+        request_id = _request_id(request)
+        query_protocol = request.headers.get("x-moorage-service") == "sts"
+        try:
+            if query_protocol:
+                return _reply(200, sts.CONTENT_TYPE, await _answer_sts(request), request_id)
+            return _reply(200, faults.AWS_JSON, await self._answer_sagemaker(request), request_id)
+        except ServiceError as error:
+            return _error_reply(error, request_id, query_protocol)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Exception:
+            logger.exception(
+                "request %s (%s) failed unexpectedly", request_id, request.headers.get("x-amz-target", "")
+            )
+            failure = InternalFailure(
+                f"The server met an error of its own. Its log tells more under request id {request_id}."
+            )
+            return _error_reply(failure, request_id, query_protocol)
+
+    async def _answer_sagemaker(self, request: Request) -> bytes:
+        name = self._operation_name(request)
+        body = await _read_body(request)
+        operation = self._sagemaker.operations[name]
+        output = await OPERATIONS[name](self._call(request), awsjson.parse(operation, body))
+        return awsjson.render(operation, output)
+
+    def _operation_name(self, request: Request) -> str:
+        """The operation that the request is for.
+
+        Raises:
+            UnknownOperationException: there is none, or this server does not have it.
+        """
+        target = request.headers.get("x-amz-target")
+        if target is None:
+            raise UnknownOperationException("The request names no operation: it has no header X-Amz-Target.")
+        name = target.removeprefix(_TARGET_PREFIX)
+        if target.startswith(_TARGET_PREFIX) and name in OPERATIONS:
+            return name
+        if target.startswith(_TARGET_PREFIX) and name in self._sagemaker.names:
+            raise UnknownOperationException(f"This server does not have SageMaker's operation {name}.")
+        raise UnknownOperationException(f"{target} is not an operation that this server knows.")
+
+    def _call(self, request: Request) -> Call:
+        headers = request.headers
+        return Call(
+            account_id=headers["x-moorage-account-id"],
+            region=headers["x-moorage-region"],
+            principal_arn=headers["x-moorage-principal-arn"],
+            request_id=_request_id(request),
+            time=datetime.now(UTC),
+            store=self._store,
+            wake=self._wake,
+            instance_counts=self._instance_counts,
+            object_exists=self._object_exists,
+        )
+
+
+async def _answer_sts(request: Request) -> bytes:
+    return sts.answer(
+        await _read_body(request),
+        account_id=request.headers["x-moorage-account-id"],
+        principal_arn=request.headers["x-moorage-principal-arn"],
+        user_id=request.headers["x-moorage-user-id"],
+        request_id=_request_id(request),
+    )
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestEntityTooLargeException(f"The request body exceeds {MAX_BODY_BYTES} bytes.")
+    return bytes(body)
+
+
+def _request_id(request: Request) -> str:
+    """The id that the gateway gave; one of our own, kept for the request, when it gave none."""
+    given = request.headers.get("x-amzn-requestid")
+    if given is None:
+        given = request.scope.setdefault("moorage.request_id", str(uuid.uuid4()))
+    return given
+
+
+def _reply(status: int, content_type: str, body: bytes, request_id: str, error_code: str = "") -> Response:
+    headers = {"content-type": content_type, "x-amzn-requestid": request_id}
+    if error_code:
+        headers["x-amzn-ErrorType"] = error_code
+    return Response(body, status_code=status, headers=headers)
+
+
+def _error_reply(error: ServiceError, request_id: str, query_protocol: bool) -> Response:
+    if query_protocol:
+        body = sts.render(error, request_id)
+        return _reply(error.status, sts.CONTENT_TYPE, body, request_id, error.code)
+    status, content_type, body = faults.render(error)
+    return _reply(status, content_type, body, request_id, error.code)
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    problem = UnknownOperationException(f"There is no {request.method} {request.url.path} here.")
+    return _error_reply(problem, _request_id(request), query_protocol=False)

@@ -1,0 +1,482 @@
+"""Instances as process groups of this machine.
+
+* **Start and death** of the leader, the process that stands for the container's PID 1, are in `leader`.
+* **The rest**: when the leader is gone, for whatever reason, everything of the instance is killed, before any
+  restart. What belongs to an instance is in `procfs`.
+* **Orphans** that become our children (see `become_subreaper`) are nobody's: dead children that nobody has
+  collected from one tick to the next are collected here.
+
+One task per instance walks through its lives; `lifecycle` holds the rules it walks by.
+"""
+
+import asyncio
+import logging
+import os
+import shlex
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from moorage.launchers import failure, lifecycle, procfs
+from moorage.launchers.base import InstanceSpec, InstanceState, InstanceStatus, LauncherError
+from moorage.launchers.board import StateBoard
+from moorage.launchers.leader import CannotStart, Leader, start_leader
+from moorage.launchers.lifecycle import Health, PingOutcome
+from moorage.launchers.log_file import LogFile
+from moorage.launchers.ping import PingResult, ping
+from moorage.launchers.ports import PORTS_PER_INSTANCE, Ports
+from moorage.launchers.procfs import become_subreaper, sweep
+
+__all__ = ["ProcessLauncher", "become_subreaper", "sweep"]
+
+_log = logging.getLogger(__name__)
+
+_MIB: Final = 1024 * 1024
+_HURRIED_GRACE_SECONDS: Final = 0.1
+_CLEARING_SECONDS: Final = 10.0
+
+_PASSED_ON: Final = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
+    *("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+)
+"""All that a container gets from our own environment. Nothing that may be secret: no AWS_*, no MOORAGE_*."""
+
+
+class ProcessLauncher:
+    """Keeps instances alive as processes of this machine; the seam is `moorage.launchers.base.Launcher`.
+
+    `environment` is for every container; an instance's own variables override it, and the variables that tell
+    where to listen and where the model is override both. `region` fills AWS_REGION and SAGEMAKER_REGION unless
+    they are given. `marker` names this installation (its data directory): `sweep(marker)` finds the leftovers.
+
+    A container that answers /ping with an error, or not at all because its port is closed, is replaced after
+    `unhealthy_after` such pings in a row; one that just does not answer in time (it may be busy) after
+    `silent_seconds`. A log that grows past `log_limit_bytes` is moved to `<log>.1`.
+    """
+
+    def __init__(
+        self,
+        *,
+        marker: str,
+        host: str = "127.0.0.1",
+        region: str = "us-east-1",
+        environment: Mapping[str, str] | None = None,
+        stop_timeout_seconds: float = 30.0,
+        ping_interval_seconds: float = 5.0,
+        ping_timeout_seconds: float = 2.0,
+        unhealthy_after: int = 3,
+        silent_seconds: float = 180.0,
+        log_limit_bytes: int = 100 * _MIB,
+    ) -> None:
+        self.marker = marker
+        self.host = host
+        self.stop_timeout_seconds = stop_timeout_seconds
+        self.ping_interval_seconds = ping_interval_seconds
+        self.ping_timeout_seconds = ping_timeout_seconds
+        self.unhealthy_after = unhealthy_after
+        self.silent_seconds = silent_seconds
+        self.log_limit_bytes = log_limit_bytes
+        self.board = StateBoard()
+        self.ports = Ports(host)
+        self.census = _Census()
+        self.spawning = asyncio.Lock()
+        self._common = {"AWS_REGION": region, "SAGEMAKER_REGION": region, **(environment or {})}
+        self._instances: dict[str, _Instance] = {}
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<ProcessLauncher marker={self.marker!r} instances={len(self._instances)}>"
+
+    async def launch(self, spec: InstanceSpec) -> None:
+        """Begin starting an instance. One with the same id that is being stopped is waited for first.
+
+        Raises:
+            LauncherError: this launcher is closed.
+        """
+        while (old := self._instances.get(spec.instance_id)) is not None:
+            if not old.is_stopping:
+                return
+            await asyncio.wait({old.task})
+        if self._closed:
+            raise LauncherError("the launcher is shutting down and starts no more instances")
+        if self._housekeeping is None:
+            self._housekeeping = asyncio.create_task(self._keep_house(), name="launcher-housekeeping")
+        instance = _Instance(self, spec)
+        self._instances[spec.instance_id] = instance
+        instance.task.add_done_callback(lambda _: self._forget(instance))
+
+    async def stop(self, instance_id: str, *, hurry: bool = False) -> None:
+        """Stop an instance and wait until nothing of it is left. A second call with `hurry` speeds it up."""
+        instance = self._instances.get(instance_id)
+        if instance is not None:
+            instance.ask_to_stop(hurry=hurry)
+            await asyncio.wait({instance.task})
+
+    def watch(self) -> AsyncIterator[Sequence[InstanceState]]:
+        return self.board.watch()
+
+    async def close(self, *, hurry: bool = False) -> None:
+        """Stop every instance, all at the same time, and end every `watch`."""
+        self._closed = True
+        await asyncio.gather(*(self.stop(instance_id, hurry=hurry) for instance_id in list(self._instances)))
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.wait({self._housekeeping})
+        self.board.close()
+        self.census.close()
+
+    def environment_of(self, spec: InstanceSpec, port: int) -> dict[str, str]:
+        """Everything the container sees."""
+        base = {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        fixed = {
+            "SAGEMAKER_BIND_TO_HOST": self.host,
+            "SAGEMAKER_BIND_TO_PORT": str(port),
+            "SAGEMAKER_SAFE_PORT_RANGE": f"{port + 1}-{port + PORTS_PER_INSTANCE - 1}",
+            "SAGEMAKER_BASE_DIR": spec.base_dir,
+            "SM_MODEL_DIR": str(Path(spec.base_dir) / "model"),
+            procfs.MARKER_VARIABLE: self.marker,
+            procfs.INSTANCE_VARIABLE: spec.instance_id,
+        }
+        return base | passed_on | self._common | dict(spec.environment) | fixed
+
+    def _forget(self, instance: "_Instance") -> None:
+        if self._instances.get(instance.spec.instance_id) is instance:
+            del self._instances[instance.spec.instance_id]
+
+    async def _keep_house(self) -> None:
+        """Every few seconds: logs that grew too long, and dead orphans that we were given."""
+        uncollected: set[tuple[int, int]] = set()
+        while True:
+            await asyncio.sleep(self.ping_interval_seconds)
+            try:
+                for instance in list(self._instances.values()):
+                    if instance.log.is_too_long():
+                        await asyncio.to_thread(instance.log.rotate)
+                uncollected = await self._collect_orphans(uncollected)
+            except Exception:
+                _log.exception("the launcher's housekeeping failed; it is tried again")
+
+    async def _collect_orphans(self, before: set[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Collect the dead children seen in `before` and still there: whoever started them would have.
+
+        So this never takes a child from `asyncio` or `subprocess`, and needs no list of whose is whose.
+        """
+        if not procfs.has_dead_children():
+            return set()
+        leaders = {instance.leader_pid for instance in self._instances.values()}
+        dead = await asyncio.to_thread(procfs.dead_children, besides=leaders)
+        for pid, _ in dead & before:
+            procfs.reap(pid)
+        return dead - before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Death:
+    """How a life ended: `what` is None if it was asked to end."""
+
+    what: str | None = None
+    healthy_seconds: float | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+class _Instance:
+    """One instance through all its lives, until it is stopped."""
+
+    def __init__(self, launcher: ProcessLauncher, spec: InstanceSpec) -> None:
+        self.spec = spec
+        self.log = LogFile(spec.log_file, limit_bytes=launcher.log_limit_bytes)
+        self.leader_pid = 0
+        self._ever_healthy = False
+        self._launcher = launcher
+        self._state = InstanceState(
+            spec=spec, status=InstanceStatus.STARTING, host=launcher.host, generation=1
+        )
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        launcher.board.post(self._state)
+        self.task = asyncio.create_task(self._run(), name=f"instance-{spec.instance_id}")
+
+    def __repr__(self) -> str:
+        return f"<_Instance {self.spec.instance_id} {self._state.status} leader={self.leader_pid}>"
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def ask_to_stop(self, *, hurry: bool) -> None:
+        if hurry:
+            self._hurry.set()
+        self._stop.set()
+
+    async def _run(self) -> None:
+        try:
+            await self._live_until_stopped()
+        finally:
+            self._kill_group()  # also if the task is cancelled: whoever ends the loop ends the containers
+        if self._state.status is not InstanceStatus.STOPPING:
+            self._post(InstanceStatus.STOPPING)
+        self._post(InstanceStatus.STOPPED)
+
+    async def _live_until_stopped(self) -> None:
+        deaths = 0
+        while not self._stop.is_set():
+            death = await self._live_guarded()
+            if death.what is None or self._stop.is_set():
+                return
+            deaths = lifecycle.deaths_in_a_row(deaths, death.healthy_seconds or 0.0)
+            text = failure.compose(death.what, log_tail=death.log_tail, log_file=self.spec.log_file)
+            self._state = replace(self._state, failure=text, log_tail=death.log_tail)
+            next_status = lifecycle.status_after_death(
+                ever_healthy=self._ever_healthy, keep_trying=self.spec.keep_trying
+            )
+            if next_status is InstanceStatus.FAILED:
+                self.log.note(f"instance {self.spec.instance_id} failed: {death.what}")
+                self._post(InstanceStatus.FAILED)
+                await self._stop.wait()
+                return
+            pause = lifecycle.backoff_seconds(deaths)
+            self.log.note(
+                f"instance {self.spec.instance_id}: {death.what}; it is started again in {pause:g} s"
+            )
+            self._post(InstanceStatus.RESTARTING, restarts=self._state.restarts + 1)
+            await _wait_for(self._stop, pause)
+
+    async def _live_guarded(self) -> _Death:
+        """A fault of ours costs the instance one life, not its supervision."""
+        try:
+            return await self._live()
+        except Exception:
+            _log.exception("supervising instance %s failed", self.spec.instance_id)
+            return _Death(
+                what=f"{failure.container(self.spec)} was ended by a fault in Moorage itself; see its log"
+            )
+
+    async def _live(self) -> _Death:
+        """One life of the container, from its start until nothing of it is left."""
+        if self._state.status is InstanceStatus.RESTARTING:
+            generation = self._state.generation + 1
+            self._post(InstanceStatus.STARTING, generation=generation, port=0, log_tail=())
+        oom_kills = procfs.out_of_memory_kills()
+        try:
+            async with self._launcher.spawning:
+                await asyncio.sleep(0)  # many starts at once must not hold up the loop for all their time
+                if self._stop.is_set():
+                    return _Death()
+                leader = self._start_leader()
+        except CannotStart as error:
+            return _Death(what=f"{failure.container(self.spec)} could not be started: {error}")
+        self.leader_pid = leader.pid
+        try:
+            self._post(InstanceStatus.STARTING, port=leader.port)
+            return await self._attend(leader, oom_kills)
+        finally:
+            self._kill_group()
+            await self._bury(leader)
+
+    async def _attend(self, leader: Leader, oom_kills: int) -> _Death:
+        """Wait for the first of: the process is gone, it is unhealthy, it is to be stopped."""
+        health = asyncio.create_task(self._probe(leader), name=f"probe-{self.spec.instance_id}")
+        stop = asyncio.create_task(self._stop.wait(), name=f"stop-{self.spec.instance_id}")
+        try:
+            first: set[asyncio.Future[Any]] = {leader.gone, health, stop}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            health.cancel()
+            stop.cancel()
+            await asyncio.wait({health, stop})  # from here on nobody else posts a state
+        if self._stop.is_set():
+            await self._terminate(leader)
+            return _Death()
+        if leader.gone.done():
+            return self._describe_exit(leader, oom_kills)
+        return _Death(
+            what=f"{failure.container(self.spec)} {health.result()}",
+            healthy_seconds=leader.healthy_seconds(),
+            log_tail=self.log.tail(),
+        )
+
+    def _start_leader(self) -> Leader:
+        try:
+            port = self._launcher.ports.take()
+        except OSError as error:
+            raise CannotStart(str(error)) from error
+        try:
+            self.log.mark()
+            leader = start_leader(
+                self.spec, self._launcher.environment_of(self.spec, port), port=port, log=self.log
+            )
+        except BaseException:
+            self._launcher.ports.give_back(port)
+            raise
+        self.log.note(
+            f"instance {self.spec.instance_id} started: generation {self._state.generation}, pid {leader.pid}, "
+            f"port {port}, command {shlex.join(self.spec.argv)}"
+        )
+        return leader
+
+    async def _probe(self, leader: Leader) -> str:
+        """Ping until the container is healthy and then for as long as it is; return what is wrong with it."""
+        result = await self._probe_start(leader)
+        limit = self.spec.startup_timeout_seconds
+        if result.outcome is not PingOutcome.OK:
+            why = await self._ping_phrase(result)
+            return f"did not pass the ping health check within {limit:g} seconds: {why}"
+        leader.healthy_since = time.monotonic()
+        self._ever_healthy = True
+        self.log.note(f"instance {self.spec.instance_id} in service after {leader.age():.2f} s")
+        self._post(InstanceStatus.IN_SERVICE, failure=None)
+        result = await self._probe_steadily(leader)
+        why = await self._ping_phrase(result)
+        self._post(InstanceStatus.UNHEALTHY)
+        return f"does not pass the ping health check any more: {why}"
+
+    async def _probe_start(self, leader: Leader) -> PingResult:
+        deadline = leader.started + self.spec.startup_timeout_seconds
+        while True:
+            room = max(0.05, min(self._launcher.ping_timeout_seconds, deadline - time.monotonic()))
+            result = await ping(self._launcher.host, leader.port, timeout_seconds=room)
+            left = deadline - time.monotonic()
+            if result.outcome is PingOutcome.OK or left <= 0:
+                return result
+            await asyncio.sleep(min(lifecycle.probe_pause_seconds(leader.age()), left))
+
+    async def _probe_steadily(self, leader: Leader) -> PingResult:
+        launcher = self._launcher
+        health = Health(last_good=time.monotonic())
+        while True:
+            await asyncio.sleep(launcher.ping_interval_seconds)
+            result = await ping(launcher.host, leader.port, timeout_seconds=launcher.ping_timeout_seconds)
+            now = time.monotonic()
+            health = health.after(result.outcome, now)
+            if health.is_unhealthy(
+                now, unhealthy_after=launcher.unhealthy_after, silent_seconds=launcher.silent_seconds
+            ):
+                return result
+
+    async def _ping_phrase(self, result: PingResult) -> str:
+        listening: dict[int, set[str]] = {}
+        if result.outcome is PingOutcome.REFUSED:
+            living = await self._members()
+            listening = await asyncio.to_thread(procfs.listening_ports, living)
+        return failure.ping_phrase(
+            result,
+            host=self._launcher.host,
+            port=self._state.port,
+            timeout_seconds=min(self._launcher.ping_timeout_seconds, self.spec.startup_timeout_seconds),
+            listening=listening,
+        )
+
+    def _describe_exit(self, leader: Leader, oom_kills: int) -> _Death:
+        returncode = leader.gone.result()
+        tail = self.log.tail()
+        memory = failure.memory_phrase(
+            returncode, kernel_killed=procfs.out_of_memory_kills() > oom_kills, log_tail=tail
+        )
+        healthy_seconds = leader.healthy_seconds()
+        when = "" if healthy_seconds is not None else " before it passed the ping health check"
+        what = f"{failure.container(self.spec)} {failure.exit_phrase(returncode)}{memory}{when}"
+        return _Death(what=what, healthy_seconds=healthy_seconds, log_tail=tail)
+
+    async def _terminate(self, leader: Leader) -> None:
+        """SIGTERM to the group, and time for the leader to go; what it leaves behind is killed by `_bury`."""
+        self._post(InstanceStatus.STOPPING)
+        self.log.note(f"instance {self.spec.instance_id} is being stopped")
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader.pid, signal.SIGTERM)
+        hurry = asyncio.create_task(self._hurry.wait(), name=f"hurry-{self.spec.instance_id}")
+        try:
+            first: set[asyncio.Future[Any]] = {leader.gone, hurry}
+            await asyncio.wait(
+                first,
+                timeout=self._launcher.stop_timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not leader.gone.done() and hurry.done():
+                await asyncio.wait({leader.gone}, timeout=_HURRIED_GRACE_SECONDS)
+        finally:
+            hurry.cancel()
+        if not leader.gone.done():
+            self.log.note(f"instance {self.spec.instance_id} did not go; it is killed")
+
+    async def _bury(self, leader: Leader) -> None:
+        """After the group was sent SIGKILL: collect the leader, then clear the rest."""
+        returncode = await leader.gone
+        self._kill_group()  # once more: someone may have forked while the first was on its way
+        self.log.note(f"instance {self.spec.instance_id} {failure.exit_phrase(returncode)}")
+        try:
+            await self._clear()
+        finally:
+            leader.collect()  # only now may the kernel give its numbers to others
+            self.leader_pid = 0
+            self._launcher.ports.give_back(leader.port)
+
+    def _kill_group(self) -> None:
+        if self.leader_pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.leader_pid, signal.SIGKILL)
+
+    async def _clear(self) -> None:
+        """Kill everything of this instance wherever it went, until nothing is left."""
+        deadline = time.monotonic() + _CLEARING_SECONDS
+        pause = 0.005
+        while left := await self._members():
+            for process in left:
+                procfs.kill(process)
+            if time.monotonic() > deadline:
+                pids = ", ".join(str(process.pid) for process in left)
+                self.log.note(f"instance {self.spec.instance_id}: processes {pids} cannot be killed")
+                _log.error("instance %s: processes %s cannot be killed", self.spec.instance_id, pids)
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.2)
+            for process in left:
+                procfs.reap(process.pid)
+
+    async def _members(self) -> list[procfs.Process]:
+        return procfs.members(
+            await self._launcher.census.take(),
+            leader=self.leader_pid,
+            marker=self._launcher.marker,
+            instance_id=self.spec.instance_id,
+        )
+
+    def _post(self, status: InstanceStatus, **changes: Any) -> None:
+        self._state = replace(self._state, status=status, **changes)
+        self._launcher.board.post(self._state)
+
+
+class _Census:
+    """Looks at all processes, in a thread; those who ask while a look is under way share the next one."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="census")
+        self._running: asyncio.Task[list[procfs.Process]] | None = None
+        self._waiting: asyncio.Task[list[procfs.Process]] | None = None
+
+    async def take(self) -> list[procfs.Process]:
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._look(self._running), name="census")
+        return await asyncio.shield(self._waiting)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False)
+
+    async def _look(self, before: "asyncio.Task[list[procfs.Process]] | None") -> list[procfs.Process]:
+        if before is not None:
+            await asyncio.wait({before})
+        self._running, self._waiting = self._waiting, None
+        return await asyncio.get_running_loop().run_in_executor(self._executor, procfs.processes)
+
+
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

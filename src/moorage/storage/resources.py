@@ -1,0 +1,203 @@
+"""The store on SQL."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Unpack
+
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from moorage.resources import Endpoint, EndpointConfig, EndpointStatus, Model
+from moorage.storage import page_token, schema
+from moorage.storage.base import EndpointChanges, ListQuery, Page, R, Resource, Tags
+from moorage.storage.database import Database
+
+_TABLES: Mapping[type[Any], Table] = {
+    Model: schema.models,
+    EndpointConfig: schema.endpoint_configs,
+    Endpoint: schema.endpoints,
+}
+_TABLES_BY_KIND = {
+    "model": schema.models,
+    "endpoint-config": schema.endpoint_configs,
+    "endpoint": schema.endpoints,
+}
+_SORT_COLUMNS = {"Name": "name", "CreationTime": "creation_time", "Status": "status"}
+
+
+class SqlResourceStore:
+    """The `ResourceStore` on a `Database`, which the caller closes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, resource: Resource, tags: Tags) -> bool:
+        values = {field.name: getattr(resource, field.name) for field in dataclasses.fields(resource)}
+        statement = insert(_TABLES[type(resource)]).values(**values, tags=dict(tags))
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(statement)
+        except IntegrityError:
+            return False
+        return True
+
+    async def get(self, kind: type[R], account_id: str, name: str) -> R | None:
+        table = _TABLES[kind]
+        query = _select(kind).where(table.c.account_id == account_id, table.c.name == name)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return None if row is None else _resource(kind, row)
+
+    async def page(self, kind: type[R], account_id: str, query: ListQuery) -> Page[R]:
+        key = self._database.page_token_key
+        after = page_token.decode(key, kind, account_id, query)
+        statement = _page_statement(kind, account_id, query, after)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+        items = tuple(_resource(kind, row) for row in rows[: query.max_results])
+        if len(rows) <= query.max_results:
+            return Page(items=items, next_token=None)
+        last = (_sort_key(items[-1], query), items[-1].name)
+        return Page(items=items, next_token=page_token.encode(key, kind, account_id, query, last))
+
+    async def all_endpoints(self) -> tuple[Endpoint, ...]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(_select(Endpoint))).mappings().all()
+        return tuple(_resource(Endpoint, row) for row in rows)
+
+    async def delete(self, resource: Resource) -> bool:
+        table = _TABLES[type(resource)]
+        async with self._database.write() as connection:
+            result = await connection.execute(delete(table).where(*_is(table, resource)))
+        return result.rowcount == 1
+
+    async def transition(
+        self, endpoint: Endpoint, expected: Collection[EndpointStatus], **changes: Unpack[EndpointChanges]
+    ) -> Endpoint | None:
+        columns = schema.endpoints.c
+        changes.setdefault("last_modified_time", datetime.now(UTC))
+        statement = (
+            update(schema.endpoints)
+            .where(
+                *_is(schema.endpoints, endpoint),
+                columns.status.in_(expected),
+                columns.deployment_id.is_not_distinct_from(endpoint.deployment_id),
+                columns.target_deployment_id.is_not_distinct_from(endpoint.target_deployment_id),
+            )
+            .values(**changes)
+            .returning(*_columns(Endpoint))
+        )
+        async with self._database.write() as connection:
+            row = (await connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _resource(Endpoint, row)
+
+    async def get_tags(self, arn: str) -> Tags | None:
+        table = _table_of_arn(arn)
+        if table is None:
+            return None
+        async with self._database.read() as connection:
+            return await _tags(connection, select(table.c.tags).where(table.c.arn == arn))
+
+    async def update_tags(self, arn: str, change: Callable[[Tags], Tags]) -> Tags | None:
+        table = _table_of_arn(arn)
+        if table is None:
+            return None
+        async with self._database.write() as connection:
+            # Locked until the commit, so that no other change is lost (SQLite: the transaction has the lock).
+            present = await _tags(
+                connection, select(table.c.tags).where(table.c.arn == arn).with_for_update()
+            )
+            if present is None:
+                return None
+            tags = dict(change(present))
+            await connection.execute(update(table).where(table.c.arn == arn).values(tags=tags))
+        return tags
+
+
+def _table_of_arn(arn: str) -> Table | None:
+    resource = arn.split(":", 5)[-1]
+    return _TABLES_BY_KIND.get(resource.split("/")[0])
+
+
+async def _tags(connection: AsyncConnection, query: Select[Any]) -> Tags | None:
+    tags: Tags | None = (await connection.execute(query)).scalar_one_or_none()
+    return tags
+
+
+def _is(table: Table, resource: Resource) -> tuple[ColumnElement[bool], ...]:
+    return (
+        table.c.account_id == resource.account_id,
+        table.c.name == resource.name,
+        table.c.creation_time == resource.creation_time,
+    )
+
+
+def _columns(kind: type[Any]) -> tuple[ColumnElement[Any], ...]:
+    return tuple(_TABLES[kind].c[field.name] for field in dataclasses.fields(kind))
+
+
+def _select(kind: type[Any]) -> Select[Any]:
+    return select(*_columns(kind))
+
+
+def _resource(kind: type[R], row: RowMapping) -> R:
+    values: dict[str, Any] = dict(row)
+    if "status" in values:
+        values["status"] = EndpointStatus(values["status"])
+    return kind(**values)
+
+
+def _page_statement(
+    kind: type[Any], account_id: str, query: ListQuery, after: tuple[str, str] | None
+) -> Select[Any]:
+    """One row more than the page holds: whether it comes tells whether there is a next page."""
+    table = _TABLES[kind]
+    column = table.c[_SORT_COLUMNS[query.sort_by]]
+    descending = query.sort_order == "Descending"
+    statement = _select(kind).where(table.c.account_id == account_id, *_filters(table, query))
+    if after is not None:
+        value: Any = datetime.fromisoformat(after[0]) if query.sort_by == "CreationTime" else after[0]
+        name = after[1]
+        if descending:
+            statement = statement.where(or_(column < value, and_(column == value, table.c.name < name)))
+        else:
+            statement = statement.where(or_(column > value, and_(column == value, table.c.name > name)))
+    order = [key.desc() if descending else key.asc() for key in (column, table.c.name)]
+    return statement.order_by(*order).limit(query.max_results + 1)
+
+
+def _filters(table: Table, query: ListQuery) -> list[ColumnElement[bool]]:
+    columns = table.c
+    filters: list[ColumnElement[bool]] = []
+    if query.name_contains is not None:
+        filters.append(func.lower(columns.name).contains(query.name_contains.lower(), autoescape=True))
+    if query.creation_time_before is not None:
+        filters.append(columns.creation_time < query.creation_time_before)
+    if query.creation_time_after is not None:
+        filters.append(columns.creation_time >= query.creation_time_after)
+    if query.last_modified_time_before is not None:
+        filters.append(columns.last_modified_time < query.last_modified_time_before)
+    if query.last_modified_time_after is not None:
+        filters.append(columns.last_modified_time >= query.last_modified_time_after)
+    if query.status_equals is not None:
+        filters.append(columns.status == query.status_equals)
+    return filters
+
+
+def _sort_key(item: Resource, query: ListQuery) -> str:
+    value = getattr(item, _SORT_COLUMNS[query.sort_by])
+    return value.isoformat() if isinstance(value, datetime) else str(value)

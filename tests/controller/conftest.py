@@ -1,0 +1,144 @@
+"""The controller's app on a real server, and real boto3 clients to it."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import uvicorn
+from botocore.config import Config
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from moorage.controller.app import create_app
+from moorage.storage.base import ResourceStore
+from moorage.storage.database import open_database
+from moorage.storage.memory import MemoryResourceStore
+from moorage.storage.resources import SqlResourceStore
+
+ACCOUNT = "111122223333"
+REGION = "eu-central-1"
+
+
+SESSION = boto3.Session(region_name=REGION, aws_access_key_id="AKIDEXAMPLE", aws_secret_access_key="secret")
+"""Shared: it keeps the service models, whose reading takes longer than most tests."""
+
+
+@dataclass
+class Controller:
+    """A running server, what its collaborators saw, and what they answer."""
+
+    url: str = ""
+    store: ResourceStore = field(default_factory=MemoryResourceStore)
+    woken: list[tuple[str, str]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    missing_objects: set[str] = field(default_factory=set)
+    asked_objects: list[str] = field(default_factory=list)
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def client(self, service: str = "sagemaker", **config: Any) -> Any:
+        return SESSION.client(
+            service, endpoint_url=self.url, config=Config(retries={"max_attempts": 0}, **config)
+        )
+
+    def run(self, coroutine: Any) -> Any:
+        """Run in the server's loop, to which its store belongs."""
+        assert self.loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+
+    def wake(self, account_id: str, endpoint_name: str) -> None:
+        self.woken.append((account_id, endpoint_name))
+
+    def instance_counts(self, account_id: str, endpoint_name: str) -> Mapping[str, int]:
+        return self.counts
+
+    async def object_exists(self, url: str) -> bool:
+        self.asked_objects.append(url)
+        return url not in self.missing_objects
+
+
+class Relayed:
+    """Adds the headers that the gateway adds."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            authorization = dict(scope["headers"]).get(b"authorization", b"")
+            service = b"sts" if b"/sts/" in authorization else b"sagemaker"
+            scope["headers"] = [
+                *scope["headers"],
+                (b"x-moorage-account-id", ACCOUNT.encode()),
+                (b"x-moorage-principal-arn", f"arn:aws:iam::{ACCOUNT}:user/<ann>".encode()),
+                (b"x-moorage-access-key-id", b"AKIDEXAMPLE"),
+                (b"x-moorage-user-id", b"AIDAEXAMPLE"),
+                (b"x-moorage-service", service),
+                (b"x-moorage-region", REGION.encode()),
+            ]
+            if not any(name == b"x-amzn-requestid" for name, _ in scope["headers"]):
+                scope["headers"].append((b"x-amzn-requestid", b"request-1"))
+        await self._app(scope, receive, send)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def serve(controller: Controller, database_url: str | None) -> Generator[Controller]:
+    """Serve in a thread with a loop of its own until the generator is closed."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    controller.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    ready = threading.Event()
+    servers: list[_Server] = []
+
+    async def run() -> None:
+        controller.loop = asyncio.get_running_loop()
+        database = None if database_url is None else await open_database(database_url)
+        if database is not None:
+            controller.store = SqlResourceStore(database)
+        app = create_app(
+            store=controller.store,
+            wake=controller.wake,
+            instance_counts=controller.instance_counts,
+            object_exists=controller.object_exists,
+        )
+        config = uvicorn.Config(Relayed(app), lifespan="off", log_config=None, ws="none")
+        servers.append(_Server(config, ready.set))
+        await servers[0].serve(sockets=[listener])
+        if database is not None:
+            await database.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="controller")
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield controller
+    finally:
+        servers[0].should_exit = True
+        thread.join(30)
+        listener.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def controller(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Controller]:
+    url = None if request.param == "memory" else f"sqlite+aiosqlite:///{tmp_path / 'moorage.db'}"
+    yield from serve(Controller(), url)
+
+
+@pytest.fixture
+def sagemaker(controller: Controller) -> Any:
+    client = controller.client()
+    yield client
+    client.close()

@@ -1,0 +1,143 @@
+"""Opening databases: migrations, settings of the connections, what a restart keeps."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from moorage.resources import Model
+from moorage.storage import migrations, schema
+from moorage.storage.base import ListQuery
+from moorage.storage.database import Database, SchemaError, open_database
+from moorage.storage.resources import SqlResourceStore
+
+from .samples import ACCOUNT, model
+
+
+async def revision(database: Database) -> str:
+    async with database.read() as connection:
+        return str((await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one())
+
+
+def test_the_newest_migration_is_the_one_that_is_expected() -> None:
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert scripts.get_heads() == [migrations.HEAD]
+
+
+async def test_migrations_from_an_empty_database_give_the_schema_in_use(database_url: str) -> None:
+    database = await open_database(database_url)
+    assert await revision(database) == migrations.HEAD
+    async with database.read() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(
+                MigrationContext.configure(sync, opts={"compare_type": True}), schema.metadata
+            )
+        )
+    assert differences == []
+    await database.close()
+
+
+async def test_several_may_open_an_empty_database_at_once(database_url: str) -> None:
+    databases = await asyncio.gather(*(open_database(database_url) for _ in range(4)))
+    assert len({database.page_token_key for database in databases}) == 1
+    stores = [SqlResourceStore(database) for database in databases]
+    created = await asyncio.gather(*(store.create(model(), {}) for store in stores))
+    assert sorted(created) == [False, False, False, True]
+    for database in databases:
+        await database.close()
+
+
+async def test_a_restart_keeps_resources_tags_and_page_tokens(database_url: str) -> None:
+    database = await open_database(database_url)
+    store = SqlResourceStore(database)
+    await store.create(model("m1", minutes=1), {"team": "red"})
+    await store.create(model("m2", minutes=2), {})
+    token = (await store.page(Model, ACCOUNT, ListQuery(max_results=1))).next_token
+    await database.close()
+
+    database = await open_database(database_url)
+    store = SqlResourceStore(database)
+    assert (await store.page(Model, ACCOUNT, ListQuery(next_token=token))).items == (model("m1", minutes=1),)
+    assert await store.get_tags(model("m1").arn) == {"team": "red"}
+    await database.close()
+
+
+async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
+    database = await open_database(database_url)
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await database.close()
+    with pytest.raises(SchemaError, match="newer than this one"):
+        await open_database(database_url)
+
+
+async def test_alembic_is_not_imported_when_the_schema_is_there(sqlite_url: str) -> None:
+    await (await open_database(sqlite_url)).close()
+    program = (
+        "import asyncio, sys\n"
+        "from moorage.storage.database import open_database\n"
+        "async def main():\n"
+        f"    await (await open_database({sqlite_url!r})).close()\n"
+        "asyncio.run(main())\n"
+        "sys.exit('alembic' in sys.modules)\n"
+    )
+    result = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], check=False)
+    assert result.returncode == 0
+
+
+async def test_sqlite_is_set_to_be_durable(sqlite_url: str) -> None:
+    database = await open_database(sqlite_url)
+    async with database.read() as connection:
+        settings = {
+            name: (await connection.execute(text(f"PRAGMA {name}"))).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    await database.close()
+
+
+async def test_a_write_that_raises_is_undone(database_url: str) -> None:
+    database = await open_database(database_url)
+    with pytest.raises(ZeroDivisionError):
+        async with database.write() as connection:
+            await connection.execute(text("DELETE FROM secrets"))
+            raise ZeroDivisionError
+    async with database.read() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM secrets"))).scalar_one() == 1
+    await database.close()
+
+
+async def test_a_cancelled_write_is_undone_and_does_not_block_the_next(database_url: str) -> None:
+    database = await open_database(database_url)
+    inside = asyncio.Event()
+
+    async def hold() -> None:
+        async with database.write() as connection:
+            await connection.execute(text("DELETE FROM secrets"))
+            inside.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hold())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await SqlResourceStore(database).create(model(), {})
+    async with database.read() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM secrets"))).scalar_one() == 1
+    await database.close()
+
+
+async def test_readers_do_not_wait_for_a_writer(database_url: str) -> None:
+    database = await open_database(database_url)
+    async with database.write() as writer:
+        await writer.execute(text("DELETE FROM secrets"))
+        async with database.read() as reader:
+            assert (await reader.execute(text("SELECT count(*) FROM secrets"))).scalar_one() == 1
+    await database.close()
