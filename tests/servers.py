@@ -55,7 +55,9 @@ class MoorageServer:
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline().strip()
-        assert line.startswith("Moorage is ready at "), f"{line!r}\n{self.log}"
+        if not line.startswith("Moorage is ready at "):
+            self._take().wait()
+            raise AssertionError(f"{line!r}\n{self.log}")
         self.url = line.rpartition(" ")[2]
         self._port = int(self.url.rpartition(":")[2])
         return self

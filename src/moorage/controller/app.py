@@ -158,7 +158,7 @@ def _reply(status: int, content_type: str, body: bytes, request_id: str, error_c
 
 def _error_reply(error: ServiceError, request_id: str, query_protocol: bool) -> Response:
     if query_protocol:
-        body = sts.render(error, request_id)
+        body = faults.render_query(error, request_id)
         return _reply(error.status, sts.CONTENT_TYPE, body, request_id, error.code)
     status, content_type, body = faults.render(error)
     return _reply(status, content_type, body, request_id, error.code)

@@ -3,7 +3,7 @@
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from moorage.errors import ControlPlaneError, ServiceError
+from moorage.errors import ControlPlaneError
 
 CONTENT_TYPE = "text/xml"
 _NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
@@ -32,12 +32,3 @@ def answer(body: bytes, *, account_id: str, principal_arn: str, user_id: str, re
         "</GetCallerIdentityResponse>"
     ).encode()
 
-
-def render(error: ServiceError, request_id: str) -> bytes:
-    """An error in the Query protocol's form."""
-    sender = "Sender" if error.status < 500 else "Receiver"
-    return (
-        f'<ErrorResponse xmlns="{_NAMESPACE}"><Error><Type>{sender}</Type><Code>{escape(error.code)}</Code>'
-        f"<Message>{escape(error.message)}</Message></Error><RequestId>{escape(request_id)}</RequestId>"
-        "</ErrorResponse>"
-    ).encode()

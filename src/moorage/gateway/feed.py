@@ -3,7 +3,8 @@
 One JSON value a line. From the controller: `{"reset": [route…]}` once after connecting, then `{"put": route}`,
 `{"remove": [account_id, name]}`, `{"drain": [instance_id…]}` and `{"sync": number}`. To the controller:
 `{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
-`{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last table stays.
+`{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last
+table stays.
 """
 
 import asyncio

@@ -65,7 +65,11 @@ class GatewayFront:
     def render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
         if _speaks_s3(request):
             return s3_errors.render(error, request.request_id.decode())
-        status, content_type, body = faults.render(error)
+        if _speaks_query(request):
+            body = faults.render_query(error, request.request_id.decode())
+            return error.status, b"Content-Type: text/xml\r\n", body
+        control_plane = b"x-amz-target" in request.headers
+        status, content_type, body = faults.render(error, control_plane=control_plane)
         lines = f"x-amzn-ErrorType: {error.code}\r\nContent-Type: {content_type}\r\n".encode()
         return status, lines, body
 
@@ -119,6 +123,11 @@ class GatewayFront:
             timeout_seconds=self.settings.connect_timeout_seconds,
             idle_seconds=self.settings.container_idle_seconds,
         )
+
+
+def _speaks_query(request: Request) -> bool:
+    """Whether the client expects the XML of the Query protocol."""
+    return b"/sts/aws4_request" in request.headers.get(b"authorization", b"")
 
 
 def _speaks_s3(request: Request) -> bool:

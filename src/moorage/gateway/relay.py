@@ -8,6 +8,7 @@ until the hash has been compared. A body that was tampered with never arrives wh
 
 import asyncio
 import hashlib
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from moorage.auth.credentials import AccessKey
@@ -25,12 +26,14 @@ from moorage.gateway.upstream import Pool, UpstreamConnection
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
 
+_PATIENCE_SECONDS = 8.0
+_RETRY_SECONDS = 0.05
 _MOST_COLLECTED = 4 * 1024 * 1024
 _NOT_RELAYED = frozenset((b"authorization", b"expect", b"content-length", b"x-amz-security-token"))
 _NOT_RETURNED = frozenset((b"date", b"server", b"content-length", b"x-amzn-requestid"))
 
 
-class _Relay:
+class _Relay(ABC):
     """The way back, which both relays share: the reply flows to the client as it comes."""
 
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
@@ -40,10 +43,26 @@ class _Relay:
         self._pool = pool
         self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._patient_until = front.loop.time() + _PATIENCE_SECONDS
         self._chunked_reply = False
         self._reply_begun = False
 
+    @abstractmethod
+    def connected(self, connection: UpstreamConnection) -> None:
+        """Write the request."""
+
+    @abstractmethod
+    def pause_request(self) -> None:
+        """Take no more of the body from the client for now."""
+
+    @abstractmethod
+    def resume_request(self) -> None:
+        """Take it again."""
+
     def cancel(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             connecting.cancel()
@@ -60,13 +79,20 @@ class _Relay:
             self._connection.resume_reading()
 
     def not_connected(self, error: BaseException) -> None:
+        """It is starting or restarting, which takes about a second: try again for a while."""
         self._connecting = None
+        if self._front.loop.time() < self._patient_until:
+            self._retry = self._front.loop.call_later(_RETRY_SECONDS, self._connect)
+            return
         self._request.fail(
             ServiceUnavailable(
                 "The part of the server that answers this request is starting or restarting; "
                 "endpoints in service keep answering. Please try again."
             )
         )
+
+    def _connect(self) -> None:
+        self._connecting = self._pool.start(self)
 
     def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self._reply_begun = True
@@ -142,7 +168,7 @@ class CollectedRelay(_Relay):
             headers=request.headers,
             body_hash=hashlib.sha256(body).hexdigest(),
         )
-        self._connecting = self._pool.start(self)
+        self._connect()
 
     def connected(self, connection: UpstreamConnection) -> None:
         assert self._key is not None
@@ -190,7 +216,7 @@ class StreamedRelay(_Relay):
         self._held = b""
         self._ended = False
         self._request.pause_reading()
-        self._connecting = pool.start(self)
+        self._connect()
 
     def connected(self, connection: UpstreamConnection) -> None:
         self._connecting = None

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 _BACKOFF_SECONDS = (0.05, 0.2, 1.0, 5.0)
 _STABLE_SECONDS = 10.0
@@ -26,7 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 class Child:
-    """One process that is kept alive until it is stopped."""
+    """One process that is kept alive until it is stopped.
+
+    `socket` is the path of a Unix socket that it makes: one left over by its predecessor is removed first.
+    """
 
     def __init__(
         self,
@@ -35,11 +39,13 @@ class Child:
         *,
         environment: Mapping[str, str],
         pass_fds: Sequence[int] = (),
+        socket: Path | None = None,
     ) -> None:
         self.name = name
         self._argv = tuple(argv)
         self._environment = dict(environment)
         self._pass_fds = tuple(pass_fds)
+        self._socket = socket
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._task = asyncio.create_task(self._keep_alive(), name=f"keep {name} alive")
@@ -47,7 +53,6 @@ class Child:
     def __repr__(self) -> str:
         return f"<Child {self.name} pid={self._process.pid if self._process else None}>"
 
-    @property
     def is_stopping(self) -> bool:
         return self._stopping
 
@@ -70,8 +75,10 @@ class Child:
 
     async def _keep_alive(self) -> None:
         deaths = 0
-        while not self.is_stopping:
+        while not self.is_stopping():
             started = time.monotonic()
+            if self._socket is not None:
+                self._socket.unlink(missing_ok=True)
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())),
                 *self._argv,
@@ -81,7 +88,7 @@ class Child:
                 start_new_session=True,  # a ^C in the terminal is the parent's to pass on
             )
             status = await self._process.wait()
-            if self.is_stopping:
+            if self.is_stopping():
                 return
             deaths = 0 if time.monotonic() - started > _STABLE_SECONDS else deaths + 1
             pause = _BACKOFF_SECONDS[min(max(deaths - 1, 0), len(_BACKOFF_SECONDS) - 1)]

@@ -78,7 +78,12 @@ class _Supervisor:
         """Start everything; what is pushed on the stack last is stopped first."""
         settings = self._settings
         if not settings.s3_endpoint:
-            s3 = Child("S3", _s3_command(settings), environment=_s3_environment(settings))
+            s3 = Child(
+                "S3",
+                _s3_command(settings),
+                environment=_s3_environment(settings),
+                socket=settings.s3_socket,
+            )
             stack.push_async_callback(self._stop_child, s3, 5.0)
         launcher = ProcessLauncher(
             marker=self._marker,

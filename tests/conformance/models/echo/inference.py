@@ -35,7 +35,7 @@ def transform_fn(model, body, content_type, accept, context):
 
 def _obey(order, context):
     if order.get("forever"):
-        threading.Event().wait()
+        return _never(), "text/plain"
     context.set_response_status(order.get("status", 200))
     for name, value in order.get("headers", {}).items():
         context.set_response_header(name, value)
@@ -44,3 +44,9 @@ def _obey(order, context):
     if order.get("stream"):
         return (body[start : start + 65536] for start in range(0, len(body), 65536)), content_type
     return body, content_type
+
+
+def _never():
+    """A stream, because a stream ends when its client has gone."""
+    threading.Event().wait()
+    yield b""
