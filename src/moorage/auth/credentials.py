@@ -5,7 +5,7 @@ import os
 import secrets
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _KEY_ALPHABET = string.ascii_uppercase + "234567"
@@ -17,7 +17,7 @@ class AccessKey:
     """A key pair and who it stands for."""
 
     access_key_id: str
-    secret_access_key: str
+    secret_access_key: str = field(repr=False)
     account_id: str
     principal_arn: str
     user_id: str

@@ -10,7 +10,7 @@ The order of the checks and the texts are those of AWS's front layer (runtime.md
 import hmac
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from moorage.auth import sigv4
@@ -37,7 +37,7 @@ class SignedBy:
     scope: sigv4.CredentialScope
     scope_text: str
     signed_headers: tuple[bytes, ...]
-    signing_key: bytes
+    signing_key: bytes = field(repr=False)
     skew_seconds: int
 
 
