@@ -38,7 +38,7 @@ class Settings:
     port: int = setting(8080, "Port to listen on; 0 takes a free one.", least=0, most=65535)
     data_dir: Path = setting(Path("moorage-data"), "Directory of all state: database, objects, logs.")
     workers: int = setting(1, "Gateway processes; one a core is enough.", least=1, most=256)
-    region: str = setting("us-east-1", "The region that ARNs name and that signatures must be scoped to.")
+    region: str = setting("us-east-1", "The region that ARNs name; signatures may be scoped to any.")
     account_id: str = setting("000000000000", "The account of the root access key: 12 digits.")
     database_url: str = setting("", "SQLAlchemy URL of the state; empty: SQLite in the data directory.")
     s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
