@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import postgres_server, postgres_url
 from tests.servers import MoorageServer
+
+__all__ = ["new_server", "postgres_server", "postgres_url", "server"]
 
 
 @pytest.fixture(scope="session")

@@ -23,12 +23,23 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/test"
 
 
 class MoorageServer:
-    """`moorage serve` in a process of its own. `settings` become `MOORAGE_*` variables."""
+    """`moorage serve` in a process of its own. `settings` become `MOORAGE_*` variables.
 
-    def __init__(self, data_dir: Path, *, arguments: tuple[str, ...] = (), **settings: object) -> None:
+    None of our own AWS_* and MOORAGE_* variables reach it, but `environment` does.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> None:
         self.data_dir = data_dir
         self._arguments = arguments
         self._settings = settings
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
         self._port = 0
@@ -38,7 +49,7 @@ class MoorageServer:
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MOORAGE_"))
         }
-        environment |= {f"MOORAGE_{key.upper()}": str(value) for key, value in self._settings.items()}
+        environment |= {f"MOORAGE_{key.upper()}": str(value) for key, value in self._settings.items()} | self._environment
         self.data_dir.mkdir(parents=True, exist_ok=True)
         log = (self.data_dir.parent / f"{self.data_dir.name}.server.log").open("a")
         with log:

@@ -84,9 +84,7 @@ def route(name: str, *ports: int, **members: Any) -> dict[str, Any]:
         "container_hostname": "primary",
         "instances": instances,
     }
-    return route_document(
-        account_id=ACCOUNT, name=name, region="us-east-1", variants=[variant], **members
-    )
+    return route_document(account_id=ACCOUNT, name=name, region="us-east-1", variants=[variant], **members)
 
 
 @dataclass

@@ -33,6 +33,7 @@ _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?\Z")
 class Authorization:
     """The parameters of an `Authorization: AWS4-HMAC-SHA256 …` header, taken apart but not judged."""
 
+    algorithm: str
     credential: str
     signed_headers: tuple[bytes, ...]
     signature: str
@@ -55,15 +56,11 @@ def parse_authorization(header: bytes, *, has_date: bool) -> Authorization:
     """Take the header apart.
 
     Raises:
-        IncompleteSignatureException: another algorithm, or parameters that are missing or malformed, in the
-            words of AWS's front layer (runtime.md 7.4).
+        IncompleteSignatureException: parameters are missing or malformed, in the words of AWS's front layer
+            (runtime.md 7.4).
     """
     text = header.decode("latin-1")
     algorithm, _, rest = text.partition(" ")
-    if algorithm != ALGORITHM:
-        raise IncompleteSignatureException(
-            f"Unsupported AWS 'algorithm': '{algorithm}' (only AWS4-HMAC-SHA256 for now). "
-        )
     parameters: dict[str, str] = {}
     for item in rest.split(","):
         key, equals, value = item.strip().partition("=")
@@ -83,10 +80,19 @@ def parse_authorization(header: bytes, *, has_date: bool) -> Authorization:
     if wrong:
         raise IncompleteSignatureException(f"{' '.join(wrong)} Authorization={text}")
     return Authorization(
+        algorithm=algorithm,
         credential=parameters["Credential"],
         signed_headers=tuple(parameters["SignedHeaders"].lower().encode("latin-1").split(b";")),
         signature=parameters["Signature"],
     )
+
+
+def check_algorithm(authorization: Authorization) -> None:
+    """Raises `IncompleteSignatureException` for any but the one algorithm."""
+    if authorization.algorithm != ALGORITHM:
+        raise IncompleteSignatureException(
+            f"Unsupported AWS 'algorithm': '{authorization.algorithm}' (only AWS4-HMAC-SHA256 for now). "
+        )
 
 
 def parse_credential(credential: str) -> CredentialScope:
@@ -116,7 +122,7 @@ def canonical_path(raw_path: bytes) -> bytes:
         elif segment not in (b"", b"."):
             segments.append(segment)
     path = b"/" + b"/".join(segments)
-    if segments and raw_path.endswith((b"/", b"/.", b"/..")):
+    if segments and raw_path.endswith(b"/"):
         path += b"/"
     return quote(path, safe="/~").encode()
 
@@ -125,8 +131,8 @@ def canonical_query(raw_query: bytes) -> bytes:
     """Parameters sorted by name then value, each with its `=`. Clients have encoded them already."""
     if not raw_query:
         return b""
-    pairs = [pair.partition(b"=") for pair in raw_query.split(b"&") if pair]
-    return b"&".join(sorted(name + b"=" + value for name, _, value in pairs)) if pairs else b""
+    pairs = sorted(pair.partition(b"=")[::2] for pair in raw_query.split(b"&"))
+    return b"&".join(name + b"=" + value for name, value in pairs)
 
 
 def canonical_request(

@@ -8,10 +8,12 @@ The order of the checks and the texts are those of AWS's front layer (runtime.md
 """
 
 import hmac
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from moorage.auth import sigv4
 from moorage.auth.credentials import AccessKey, Credentials
@@ -27,6 +29,10 @@ SKEW_SECONDS = 5 * 60
 S3_SKEW_SECONDS = 15 * 60
 _MOST_SIGNERS = 4096
 _SIGNATURE_LENGTH = 64
+_ISO_FORMAT = "%Y%m%dT%H%M%SZ"
+_ISO_BASIC = re.compile(rb"\d{8}T\d{6}Z")
+_REAL_HASH = re.compile(rb"[0-9a-f]{64}")
+_STREAMING = b"STREAMING-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +51,33 @@ class Claim:
     """A signature that is well formed, fresh and made with a known key, but not compared yet.
 
     `payload_hash` is what the client says of its body in `x-amz-content-sha256`, or None: then the hash of
-    the body as it arrived is the one that was signed.
+    the body as it arrived is the one that was signed. `unseen` is the part of the `Authorization` header that all
+    of a client's requests of one day share, if no request with it has been verified so far.
     """
 
-    __slots__ = ("payload_hash", "service", "signature", "signed_by", "timestamp")
+    __slots__ = ("payload_hash", "service", "signature", "signed_by", "timestamp", "unseen")
 
     def __init__(
-        self, signed_by: SignedBy, signature: bytes, timestamp: bytes, payload_hash: bytes | None
+        self,
+        signed_by: SignedBy,
+        signature: bytes,
+        timestamp: bytes,
+        payload_hash: bytes | None,
+        unseen: bytes | None = None,
     ) -> None:
         self.signed_by = signed_by
         self.service = signed_by.scope.service
         self.signature = signature
         self.timestamp = timestamp
         self.payload_hash = payload_hash
+        self.unseen = unseen
+        if payload_hash is not None and not _REAL_HASH.fullmatch(payload_hash):
+            _check_without_hash(self.service, payload_hash)
 
     @property
     def declares_real_hash(self) -> bool:
         """Whether the payload's hash is declared and must be compared with the body's own."""
-        return self.payload_hash is not None and len(self.payload_hash) == 64
+        return self.payload_hash is not None and len(self.payload_hash) == _SIGNATURE_LENGTH
 
 
 class Verifier:
@@ -94,13 +109,13 @@ class Verifier:
         header = headers.get(b"authorization")
         if not header:
             raise MissingAuthenticationTokenException("Missing Authentication Token")
-        date = headers.get(b"x-amz-date") or headers.get(b"date")
+        date = headers.get(b"x-amz-date") or _iso_date(headers)
         # All but the signature is the same all day long for one client, so it is judged once a day.
         common, _, signature = header.rpartition(b"Signature=")
         signed_by = self._signers.get(common)
         if signed_by is None or date is None or len(signature) != _SIGNATURE_LENGTH:
             return self._claim_anew(headers, header, date)
-        self._check_fresh(date, self._parse_date(date), signed_by.skew_seconds)
+        self._check_fresh(date, signed_by.skew_seconds)
         self._check_scope(signed_by.scope, date)
         _check_token(headers)
         return Claim(signed_by, signature, date, headers.get(b"x-amz-content-sha256"))
@@ -108,14 +123,15 @@ class Verifier:
     def _claim_anew(self, headers: Mapping[bytes, bytes], header: bytes, date: bytes | None) -> Claim:
         authorization = sigv4.parse_authorization(header, has_date=date is not None)
         assert date is not None
-        timestamp = self._parse_date(date)
-        scope = sigv4.parse_credential(authorization.credential)
-        skew_seconds = S3_SKEW_SECONDS if scope.service == "s3" else SKEW_SECONDS
-        self._check_fresh(date, timestamp, skew_seconds)
+        for_s3 = authorization.credential.split("/")[3:4] == ["s3"]
+        skew_seconds = S3_SKEW_SECONDS if for_s3 else SKEW_SECONDS
+        self._check_fresh(date, skew_seconds)
         if b"host" not in authorization.signed_headers:
             raise InvalidSignatureException(
                 "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."
             )
+        sigv4.check_algorithm(authorization)
+        scope = sigv4.parse_credential(authorization.credential)
         self._check_scope(scope, date)
         key = self._credentials.get(scope.access_key_id)
         if key is None:
@@ -129,13 +145,15 @@ class Verifier:
             sigv4.signing_key(key.secret_access_key, scope),
             skew_seconds,
         )
-        common, _, signature = header.rpartition(b"Signature=")
-        if signature == authorization.signature.encode("latin-1"):
-            if len(self._signers) >= _MOST_SIGNERS:
-                self._signers.clear()
-            self._signers[common] = signed_by
-        payload_hash = headers.get(b"x-amz-content-sha256")
-        return Claim(signed_by, authorization.signature.encode("latin-1"), date, payload_hash)
+        common, _, last = header.rpartition(b"Signature=")
+        signature = authorization.signature.encode("latin-1")
+        return Claim(
+            signed_by,
+            signature,
+            date,
+            headers.get(b"x-amz-content-sha256"),
+            unseen=common if signature == last else None,
+        )
 
     def verify(
         self, claim: Claim, *, method: bytes, target: bytes, headers: Mapping[bytes, bytes], body_hash: str
@@ -177,6 +195,10 @@ class Verifier:
                 f"'{canonical.decode('latin-1')}'\n\n"
                 f"The String-to-Sign should have been\n'{to_sign.decode()}'\n"
             )
+        if claim.unseen is not None:
+            if len(self._signers) >= _MOST_SIGNERS:
+                self._signers.clear()
+            self._signers[claim.unseen] = signed_by
         return signed_by.key
 
     def _parse_date(self, date: bytes) -> float:
@@ -184,18 +206,22 @@ class Verifier:
         cached, timestamp = self._last_date
         if cached == date:
             return timestamp
+        text = date.decode("latin-1")
         try:
-            parsed = datetime.strptime(date.decode("latin-1"), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            if not _ISO_BASIC.fullmatch(date):
+                raise ValueError(text)
+            parsed = datetime.strptime(text, _ISO_FORMAT).replace(tzinfo=UTC)
         except ValueError:
             raise IncompleteSignatureException(
-                f"Date must be in ISO-8601 'basic format'. Got '{date.decode('latin-1')}'. "
+                f"Date must be in ISO-8601 'basic format'. Got '{text}'. "
                 "See http://en.wikipedia.org/wiki/ISO_8601"
             ) from None
         self._last_date = (date, parsed.timestamp())
         return parsed.timestamp()
 
-    def _check_fresh(self, date: bytes, timestamp: float, skew: int) -> None:
+    def _check_fresh(self, date: bytes, skew: int) -> None:
         now = self._clock()
+        timestamp = self._parse_date(date)
         if -skew <= timestamp - now <= skew:
             return
         sent, minutes = date.decode("latin-1"), skew // 60
@@ -226,6 +252,38 @@ class Verifier:
             )
 
 
+def _iso_date(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The header `Date`, which may stand in for `X-Amz-Date`, as the timestamp that was signed with it."""
+    date = headers.get(b"date")
+    if not date:
+        return None
+    try:
+        parsed = parsedate_to_datetime(date.decode("latin-1"))
+        utc = parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return date
+    return utc.strftime(_ISO_FORMAT).encode()
+
+
+def _check_without_hash(service: str, declared: bytes) -> None:
+    """What may stand in `x-amz-content-sha256` instead of a hash: for S3, which has its own ways to protect a body,
+    what S3 knows; elsewhere nothing, for then the signature would say nothing of the body."""
+    if service == "s3":
+        if declared != sigv4.UNSIGNED_PAYLOAD and not declared.startswith(_STREAMING):
+            raise InvalidSignatureException(
+                "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING- value, or a valid sha256 value."
+            )
+    elif declared == sigv4.UNSIGNED_PAYLOAD:
+        raise InvalidSignatureException(
+            "UNSIGNED-PAYLOAD is not accepted in 'x-amz-content-sha256' by this server: sign the request's body."
+        )
+    else:
+        raise InvalidSignatureException(
+            "The value of 'x-amz-content-sha256' must be the SHA-256 of the request's body, in lower-case "
+            f"hexadecimal, not '{declared.decode('latin-1')}'."
+        )
+
+
 def _check_token(headers: Mapping[bytes, bytes]) -> None:
     """No temporary credentials are issued, so a session token is none of ours."""
     if b"x-amz-security-token" in headers:
@@ -233,4 +291,4 @@ def _check_token(headers: Mapping[bytes, bytes]) -> None:
 
 
 def _stamp(timestamp: float) -> str:
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return datetime.fromtimestamp(timestamp, UTC).strftime(_ISO_FORMAT)

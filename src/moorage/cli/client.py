@@ -1,7 +1,7 @@
 """boto3 clients for the server that the command line is to talk to, and what goes wrong on the way.
 
 Which server: the one `AWS_ENDPOINT_URL` names, with the usual AWS credentials; else the one that runs on the data
-directory, with its root key.
+directory, with its root key. An S3 of one's own (setting `s3_endpoint`) is always spoken to directly.
 """
 
 import os
@@ -42,6 +42,8 @@ def client(settings: Settings, service: str, **config: Any) -> Any:
         NoServer: see `server_url`.
     """
     options = Config(read_timeout=3700, **config)
+    if service == "s3" and settings.s3_endpoint:
+        return boto3.client("s3", endpoint_url=settings.s3_endpoint, region_name=settings.region, config=options)
     if os.environ.get("AWS_ENDPOINT_URL"):
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or settings.region
         return boto3.client(service, region_name=region, config=options)

@@ -21,6 +21,8 @@ def print_exports(settings: Settings) -> int:
         "AWS_ACCESS_KEY_ID": key.access_key_id,
         "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
     }
+    if settings.s3_endpoint:
+        variables["AWS_ENDPOINT_URL_S3"] = settings.s3_endpoint
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
     print("unset AWS_SESSION_TOKEN AWS_PROFILE")

@@ -4,12 +4,15 @@ Theory of the file. llhttp (through httptools) turns bytes into events; a `Reque
 is complete the front's `begin` names a `Call`, which then gets the body as it arrives (`data`, `end`) and is told
 when the client has gone (`cancel`). A reply may come at any moment from `begin` on.
 
-* One request at a time is *active*. What a client pipelines behind it is parsed into *parked* requests while
-  reading is paused, so no more than one socket read is ever kept; they are begun in order.
+* One request at a time is *active*, from its `begin` until the client has taken (nearly all of) its reply. What a
+  client pipelines behind it is parsed into *parked* requests while reading is paused, so no more than one socket read
+  is ever kept, and no reply is made for a client that does not read; they are begun in order. What cannot be parsed
+  is parked as a request too, with its `refusal`.
 * A reply that comes before the body was read closes the connection, but not at once: closing with bytes unread
   would make the kernel reset the connection, and the client might never see the reply. The rest is read and
   dropped for `LINGER_SECONDS`.
-* Nothing here waits. Time limits are `deadline`s that the server's sweep compares with the clock.
+* Nothing here waits. Time limits are `deadline`s that the server's sweep compares with the clock. A deadline runs
+  only while it is the client's turn: to send, or to take its reply.
 """
 
 import asyncio
@@ -26,11 +29,13 @@ from moorage.errors import (
     MalformedHttpRequestException,
     RequestTimeoutException,
     ServiceError,
+    ServiceUnavailable,
 )
 from moorage.gateway import http
 
 LINGER_SECONDS = 3.0
 _SMALL = 64 * 1024
+_NEVER_REPEATED = frozenset((b"host", b"authorization", b"content-length", b"x-amz-date"))
 logger = logging.getLogger(__name__)
 
 
@@ -103,10 +108,12 @@ class Request:
         "keep_alive",
         "method",
         "parked",
+        "refusal",
         "replied",
         "reply_begun",
         "request_id",
         "target",
+        "understands_chunks",
     )
 
     def __init__(self, connection: "ClientConnection") -> None:
@@ -120,7 +127,9 @@ class Request:
         self.expects_continue = False
         self.head_complete = False
         self.body_complete = False
+        self.understands_chunks = True  # HTTP/1.0 does not
         self.parked: list[bytes] = []
+        self.refusal: ServiceError | None = None
         self.reply_begun = False
         self.replied = False
 
@@ -155,10 +164,10 @@ class Request:
 
     def pause_reading(self) -> None:
         """Take no more of the body from the client for now."""
-        self._connection.pause_reading()
+        self._connection.hold_body(held=True)
 
     def resume_reading(self) -> None:
-        self._connection.resume_reading()
+        self._connection.hold_body(held=False)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -168,6 +177,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_active",
         "_all_closed",
+        "_body_held",
         "_closing",
         "_connections",
         "_date",
@@ -177,8 +187,10 @@ class ClientConnection(asyncio.Protocol):
         "_parser",
         "_reading",
         "_reading_paused",
+        "_repeated_headers",
         "_settings",
         "_transport",
+        "_unsent_bytes",
         "_waiting",
         "deadline",
         "new_request_id",
@@ -208,9 +220,12 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._closing = False
         self._reading_paused = False
+        self._unsent_bytes = 0  # of a reply that the client is slow to take; else 0
         self.deadline = math.inf
         # the requests'
-        self._head_bytes = 0
+        self._head_bytes = 0  # since the last head or piece of body: of a head, or of trailers
+        self._repeated_headers = 0
+        self._body_held = False
         self._reading: Request | None = None  # being parsed
         self._active: Request | None = None  # being answered
         self._waiting: deque[Request] = deque()  # parked behind the active one
@@ -227,28 +242,22 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return  # lingering: answered already, the rest is dropped
         reading = self._reading
-        if reading is None or not reading.head_complete:
-            if not self._head_bytes:
-                self.deadline = self._loop.time() + self._settings.header_timeout_seconds
-            self._head_bytes += len(data)
-        else:
-            self.deadline = self._loop.time() + self._settings.body_timeout_seconds
+        if self._active is None or self._active is reading:
+            settings = self._settings
+            if reading is not None and reading.head_complete:
+                self.deadline = self._loop.time() + settings.body_timeout_seconds
+            elif not self._head_bytes:
+                self.deadline = self._loop.time() + settings.header_timeout_seconds
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._malformed("Upgrade and CONNECT are not supported.")
         except httptools.HttpParserCallbackError as error:
             self._answer_reading(_service_error(error.__context__ or error))
         except httptools.HttpParserError as error:
             self._malformed(f"The request is not valid HTTP/1.1: {error}.")
         else:
-            reading = self._reading
-            if (
-                reading is not None
-                and not reading.head_complete
-                and self._head_bytes > self._settings.max_header_bytes
-            ):
-                self._malformed(f"The request's head exceeds {self._settings.max_header_bytes} bytes.")
+            if self._head_bytes > self._settings.max_header_bytes and self._reading is not None:
+                self._malformed(self._too_large())
 
     def eof_received(self) -> bool:
         """A client that closes its side has gone, unless it broke off a request: then it may still listen."""
@@ -271,24 +280,32 @@ class ClientConnection(asyncio.Protocol):
             call.cancel()
 
     def pause_writing(self) -> None:
+        self._unsent_bytes = self._transport.get_write_buffer_size()
         self.deadline = self._loop.time() + self._settings.body_timeout_seconds
         if self._active is not None:
             self._active.call.pause_reply()
 
     def resume_writing(self) -> None:
-        self.deadline = math.inf if self._active is not None else self._idle_deadline()
-        if self._active is not None:
-            self._active.call.resume_reply()
+        self._unsent_bytes = 0
+        active = self._active
+        if self._closing or active is None:
+            return
+        self.deadline = math.inf if active.body_complete else self._body_deadline()
+        if active.replied:
+            self._next(active)
+        else:
+            active.call.resume_reply()
 
     # --- the parser's side ----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if self._closing:
             return
+        self._repeated_headers = 0
         self._reading = Request(self)
         if self._active is not None:
             self._waiting.append(self._reading)
-            self.pause_reading()
+            self._adjust_reading()
 
     def on_url(self, url: bytes) -> None:
         if self._reading is not None:
@@ -299,13 +316,15 @@ class ClientConnection(asyncio.Protocol):
         if request is None or request.head_complete:  # closing, or a trailer
             return
         name = name.lower()
+        value = value.rstrip()
         headers = request.headers
         if name in headers:
-            if name in (b"host", b"authorization", b"content-length", b"x-amz-date"):
+            if name in _NEVER_REPEATED:
                 raise MalformedHttpRequestException(f"The header {name.decode()} must not be repeated.")
             value = headers[name] + b"," + value
+            self._repeated_headers += 1
         headers[name] = value
-        if len(headers) > self._settings.max_headers:
+        if len(headers) + self._repeated_headers > self._settings.max_headers:
             raise MalformedHttpRequestException(
                 f"The request has more than {self._settings.max_headers} headers."
             )
@@ -314,16 +333,29 @@ class ClientConnection(asyncio.Protocol):
         request = self._reading
         if request is None:
             return
+        headers = request.headers
         request.head_complete = True
         request.method = self._parser.get_method()
-        request.keep_alive = self._parser.should_keep_alive()
-        if self._parser.get_http_version() == "1.1" and b"host" not in request.headers:
-            raise MalformedHttpRequestException("The header Host is required.")
-        if self._head_bytes > self._settings.max_header_bytes:
+        request.keep_alive = request.keep_alive and self._parser.should_keep_alive()
+        version = self._parser.get_http_version()
+        if version == "1.1":
+            if b"host" not in headers:
+                raise MalformedHttpRequestException("The header Host is required.")
+            expect = headers.get(b"expect")
+            request.expects_continue = expect is not None and expect.lower() == b"100-continue"
+        elif version == "1.0":
+            request.keep_alive = request.understands_chunks = False
+        else:
+            raise MalformedHttpRequestException(f"HTTP/{version} is not supported here, HTTP/1.1 is.")
+        if not request.target.startswith(b"/"):
+            request.target = _origin_form(request)
+        if b"upgrade" in headers and self._parser.should_upgrade():
+            raise MalformedHttpRequestException("Upgrade is not supported: send HTTP/1.1 without it.")
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise MalformedHttpRequestException("The only transfer encoding supported is 'chunked'.")
+        if self._head_bytes > self._settings.max_header_bytes or self._active is not None:
             self._check_head_size(request)
         self._head_bytes = 0
-        expect = request.headers.get(b"expect")
-        request.expects_continue = expect is not None and expect.lower() == b"100-continue"
         if self._active is None:
             self._begin(request)
 
@@ -331,6 +363,7 @@ class ClientConnection(asyncio.Protocol):
         request = self._reading
         if request is None:
             return
+        self._head_bytes = 0
         if request is self._active:
             try:
                 request.call.data(chunk)
@@ -344,6 +377,7 @@ class ClientConnection(asyncio.Protocol):
         if request is None:
             return
         request.body_complete = True
+        self._head_bytes = 0
         if request is self._active:
             self.deadline = math.inf
             self._end(request)
@@ -371,8 +405,14 @@ class ClientConnection(asyncio.Protocol):
     def _begin_waiting(self) -> None:
         """Begin the next parked request, with what has arrived of its body."""
         request = self._waiting.popleft()
+        if request.refusal is not None:
+            self._answer(request, request.refusal)
+            return
         if not request.head_complete:
-            return  # it is still being read, and begins when its head is complete
+            # It is still being read, and begins when its head is complete.
+            self.deadline = self._loop.time() + self._settings.header_timeout_seconds
+            return
+        self.deadline = math.inf if request.body_complete else self._body_deadline()
         self._begin(request)
         for chunk in request.parked:
             try:
@@ -395,17 +435,23 @@ class ClientConnection(asyncio.Protocol):
             request.call = _Refused(request, refusal)
 
     def _check_head_size(self, request: Request) -> None:
-        """The count of bytes may include body or further requests: measure the head itself."""
+        """The count of bytes may include body or other requests: measure the head itself."""
         size = len(request.target) + sum(len(n) + len(v) + 4 for n, v in request.headers.items())
         if size > self._settings.max_header_bytes:
-            raise MalformedHttpRequestException(
-                f"The request's head exceeds {self._settings.max_header_bytes} bytes."
-            )
+            raise MalformedHttpRequestException(self._too_large())
+
+    def _too_large(self) -> str:
+        return f"The request's head, or its trailers, exceed {self._settings.max_header_bytes} bytes."
 
     # --- replies --------------------------------------------------------------------------------------
 
     def send_reply(self, request: Request, status: int, lines: bytes, body: bytes) -> None:
         if request.replied:
+            return
+        if request.method == b"HEAD":
+            lines += b"Content-Length: %d\r\n" % len(body)
+            self.send_head(request, status, lines)
+            self.finish(request)
             return
         head = b"%b%bx-amzn-RequestId: %b\r\n%bContent-Length: %d\r\n%b\r\n" % (
             http.status_line(status),
@@ -441,28 +487,38 @@ class ClientConnection(asyncio.Protocol):
         """The reply is complete: on to the next request, or to the end of the connection."""
         request.replied = True
         request.call = _DONE
-        self._active = None
+        self._body_held = False
         if not request.body_complete:
             self._closing = True
+            self._active = None
             self.deadline = self._loop.time() + LINGER_SECONDS
-            self.resume_reading()
+            self._transport.write_eof()
+            self._adjust_reading()
         elif not self._will_keep_alive(request):
             self._closing = True
-            self.deadline = self._loop.time() + self._settings.body_timeout_seconds
+            self._active = None
+            self.deadline = self._body_deadline()
             self._transport.close()
+        elif self._unsent_bytes:
+            pass  # still active: the next one begins when the client has taken this reply
         elif self._waiting:
             # Not from within the call that has just replied: a client could nest us arbitrarily deep.
-            self._active = request
             self._loop.call_soon(self._next, request)
         else:
-            self.deadline = self._idle_deadline()
-            self.resume_reading()
+            self._active = None
+            self.deadline = self._loop.time() + self._settings.idle_timeout_seconds
+            if self._reading_paused:
+                self._adjust_reading()
 
     def _next(self, finished: Request) -> None:
-        if self._active is finished and not self._closing:
-            self._active = None
+        if self._active is not finished or self._closing or self._unsent_bytes:
+            return
+        self._active = None
+        if self._waiting:
             self._begin_waiting()
-            self.resume_reading()
+        else:
+            self.deadline = self._loop.time() + self._settings.idle_timeout_seconds
+        self._adjust_reading()
 
     def fail(self, request: Request, error: ServiceError) -> None:
         if request.reply_begun:
@@ -473,60 +529,94 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
-    def pause_reading(self) -> None:
-        if not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
+    def hold_body(self, *, held: bool) -> None:
+        """Whether the active request's call wants no more of the body for now."""
+        self._body_held = held
+        if self._active is not None and not self._active.body_complete:
+            self.deadline = self._body_deadline()
+        self._adjust_reading()
 
-    def resume_reading(self) -> None:
-        if self._reading_paused and not self._waiting and not self._transport.is_closing():
-            self._reading_paused = False
-            self._transport.resume_reading()
+    def _adjust_reading(self) -> None:
+        paused = self._body_held or bool(self._waiting)
+        if paused is not self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = paused
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     # --- the end --------------------------------------------------------------------------------------
 
     def expire(self) -> None:
         """The deadline has passed."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent and self._unsent_bytes > unsent:
+            self._unsent_bytes = unsent  # slow, but it does take its reply
+            self.deadline = self._body_deadline()
+            return
         self.deadline = math.inf
         reading = self._reading
-        if self._closing or (reading is None and self._active is not None):
-            self._transport.abort()  # lingered long enough, or the client does not read its reply
+        if self._closing or unsent or (reading is None and self._active is not None):
+            self._transport.abort()  # lingered long enough, or the client does not take its reply
         elif reading is None:
             self._transport.close()  # idle
+        elif self._body_held:
+            self._answer_reading(ServiceUnavailable("The request's body was not taken in time."))
         else:
             part = "body" if reading.head_complete else "head"
             self._answer_reading(RequestTimeoutException(f"The request's {part} did not arrive in time."))
 
     def drain(self) -> None:
         """Close now if idle, else after the requests that have arrived."""
-        if self._active is None and self._reading is None:
+        last = self._waiting[-1] if self._waiting else self._active or self._reading
+        if last is None:
             self._transport.close()
-        for request in (self._active, self._reading, *self._waiting):
-            if request is not None:
-                request.keep_alive = False
+        elif last.replied:
+            last.keep_alive = False
+            self._closing = True
+            self._transport.close()
+        else:
+            last.keep_alive = False
 
     def _will_keep_alive(self, request: Request) -> bool:
         return request.keep_alive and request.body_complete and not self._closing
 
-    def _idle_deadline(self) -> float:
-        return self._loop.time() + self._settings.idle_timeout_seconds
+    def _body_deadline(self) -> float:
+        return self._loop.time() + self._settings.body_timeout_seconds
 
     def _malformed(self, message: str) -> None:
         self._answer_reading(MalformedHttpRequestException(message))
 
     def _answer_reading(self, error: ServiceError) -> None:
-        """Answer the request that is being read with an error, and read no further ones."""
+        """Answer what is being read with an error, and read no further."""
+        if self._closing:
+            return
         request = self._reading or Request(self)
-        if self._active not in (None, request):
-            # A bad request pipelined behind a good one: the good one is answered, then the connection ends.
-            self._closing = True
+        if self._active in (None, request):
+            self._answer(request, error)
+        else:  # pipelined behind a good one, which is answered first
+            if request not in self._waiting:
+                self._waiting.append(request)
+            request.refusal = error
             self._reading = None
-            self._waiting.clear()
-        else:
-            call, request.call = request.call, _DONE
-            call.cancel()
-            self._active = request
-            self.fail(request, error)
+            self._adjust_reading()
+
+    def _answer(self, request: Request, error: ServiceError) -> None:
+        call, request.call = request.call, _DONE
+        call.cancel()
+        self._active = request
+        self.fail(request, error)
+
+
+def _origin_form(request: Request) -> bytes:
+    """The target of a request that was sent as to a proxy, `POST http://host/path`, without what it adds."""
+    scheme, colon, rest = request.target.partition(b"://")
+    if not colon or scheme.lower() not in (b"http", b"https"):
+        raise MalformedHttpRequestException(
+            f"{request.method.decode()} {request.target.decode('latin-1')} is not supported."
+        )
+    _, slash, path = rest.partition(b"/")
+    return slash + path or b"/"
 
 
 def _service_error(error: BaseException) -> ServiceError:

@@ -20,6 +20,7 @@ from moorage.errors import (
     ValidationError,
 )
 from moorage.gateway.client_connection import Request
+from moorage.gateway.pieces import Pieces
 from moorage.gateway.upstream import UpstreamConnection
 from moorage.routing import selection
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
@@ -45,14 +46,13 @@ class InvocationCall:
         "_hasher",
         "_instance",
         "_invocation",
+        "_parts",
         "_raw_name",
         "_reply_headers",
         "_reply_parts",
-        "_reply_size",
         "_reply_status",
         "_request",
         "_route",
-        "_size",
         "_tried",
         "_variant",
         "deadline",
@@ -64,9 +64,9 @@ class InvocationCall:
         self._claim = claim
         self._raw_name = raw_name
         # the request's body
-        self._body: list[bytes] = []
-        self._size = 0
+        self._parts = Pieces()
         self._hasher = None
+        self._body = b""
         # decided once the body is complete
         self._invocation: wire.Invocation | None = None
         self._route: EndpointRoute | None = None
@@ -80,8 +80,7 @@ class InvocationCall:
         # the container's reply
         self._reply_status = 0
         self._reply_headers: dict[bytes, bytes] = {}
-        self._reply_parts: list[bytes] = []
-        self._reply_size = 0
+        self._reply_parts = Pieces()
         length = request.content_length
         if length is not None:
             self._check_size(length)
@@ -91,16 +90,17 @@ class InvocationCall:
     # --- the request arrives --------------------------------------------------------------------------
 
     def data(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        self._check_size(self._size)
+        parts = self._parts
+        parts.add(chunk)
+        self._check_size(parts.size)
         if self._hasher is not None:
             self._hasher.update(chunk)
-        self._body.append(chunk)
+        elif parts.size > _HASH_AS_IT_COMES:  # it came in chunks, with no length declared
+            self._hasher = hashlib.sha256(parts.peek())
 
     def end(self) -> None:
         """Everything is here. From now on the reply is this call's business."""
-        body = b"".join(self._body)
-        self._body = [body]
+        self._body = body = self._parts.take()
         request = self._request
         digest = self._hasher if self._hasher is not None else hashlib.sha256(body)
         key = self._front.verifier.verify(
@@ -145,12 +145,13 @@ class InvocationCall:
 
     # --- to an instance -------------------------------------------------------------------------------
 
-    def _attempt(self) -> None:
+    def _attempt(self, *, otherwise: ServiceError | None = None) -> None:
+        """Send it to an instance not tried yet; if there is none, fail (with `otherwise`)."""
         assert self._route is not None
         assert self._variant is not None
         self._instance = selection.reserve(self._variant, without=self._tried)
         if self._instance is None:
-            self._fail(_no_instance(self._route, self._variant))
+            self._fail(otherwise or _no_instance(self._route, self._variant))
             return
         self._connecting = self._front.pool_of(self._instance).start(self)
 
@@ -159,7 +160,7 @@ class InvocationCall:
         assert self._instance is not None
         self._connecting = None
         self._connection = connection
-        body = self._body[0]
+        body = self._body
         head = wire.render_container_request(
             self._invocation,
             path=b"/invocations",
@@ -174,13 +175,19 @@ class InvocationCall:
     def not_connected(self, error: BaseException) -> None:
         """The instance is down and nothing was sent, so another may have it."""
         self._connecting = None
-        self._try_another()
+        self._give_instance_back()
+        self._attempt()
 
-    def _try_another(self) -> None:
+    def _give_instance_back(self) -> None:
+        """This instance cannot be reached. What is known of the variant's others may have changed meanwhile."""
         assert self._instance is not None
+        assert self._route is not None
+        assert self._variant is not None
         self._tried = (*self._tried, self._instance)
         self._release()
-        self._attempt()
+        route = self._front.table.find(*self._route.key)
+        if route is not None:
+            self._variant = route.by_name.get(self._variant.name, self._variant)
 
     # --- the container replies ------------------------------------------------------------------------
 
@@ -192,9 +199,8 @@ class InvocationCall:
             self._reply_too_large()
 
     def reply_data(self, chunk: bytes) -> None:
-        self._reply_parts.append(chunk)
-        self._reply_size += len(chunk)
-        if self._reply_size > self._front.settings.max_response_bytes:
+        self._reply_parts.add(chunk)
+        if self._reply_parts.size > self._front.settings.max_response_bytes:
             self._reply_too_large()
 
     def reply_end(self) -> None:
@@ -202,7 +208,7 @@ class InvocationCall:
         self._connection = None
         self._release()
         self._front.timed_calls.discard(self)
-        body = self._reply_parts[0] if len(self._reply_parts) == 1 else b"".join(self._reply_parts)
+        body = self._reply_parts.take()
         if self._reply_status >= 300:
             self._request.fail(model_errors.answered(self._origin(), self._reply_status, body))
             return
@@ -213,10 +219,15 @@ class InvocationCall:
         self._request.reply(200, lines, body)
 
     def reply_broken(self, *, untouched: bool, reason: str) -> None:
-        self._connection = None
-        if untouched and not self._tried:
-            # Sent to a container that was just going away and never read it: another attempt is safe.
-            self._try_another()
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        assert self._instance is not None
+        if untouched and connection.reused:
+            # The container closed an idle connection at the very moment: it never read the request.
+            self._connecting = self._front.pool_of(self._instance).start(self, fresh=True)
+        elif untouched and not self._tried:
+            self._give_instance_back()
+            self._attempt(otherwise=model_errors.no_response(self._origin(), reason))
         elif self._reply_status:
             self._fail(model_errors.body_not_loaded(self._origin(), self._reply_status, reason))
         else:

@@ -9,7 +9,8 @@ import asyncio
 from moorage.auth.verifier import Claim, Verifier
 from moorage.config import Settings
 from moorage.errors import (
-    FrontLayerError,
+    InvalidSignatureException,
+    MalformedHttpRequestException,
     ServiceError,
     UnknownOperationException,
 )
@@ -100,20 +101,29 @@ class GatewayFront:
             pool.close()
 
     def _begin_invocation(self, request: Request, claim: Claim, path: bytes) -> Call:
+        if claim.service != "sagemaker":
+            raise InvalidSignatureException("Credential should be scoped to correct service: 'sagemaker'. ")
         raw_name, _, operation = path[len(_ENDPOINTS) :].partition(b"/")
-        if request.method == b"POST" and claim.service == "sagemaker":
+        if request.method == b"POST":
             if operation == _INVOKE:
                 return InvocationCall(self, request, claim, raw_name)
             if operation in _NOT_YET:
                 raise UnknownOperationException(f"This server does not have {_NOT_YET[operation]} yet.")
         raise UnknownOperationException(
             f"There is no operation {request.method.decode('latin-1')} {path.decode('latin-1')} "
-            f"of the service {claim.service}."
+            "of the service sagemaker."
         )
 
     def _begin_s3(self, request: Request, claim: Claim) -> Call:
+        if self.settings.s3_endpoint:
+            raise UnknownOperationException(
+                f"This server keeps its objects in {self.settings.s3_endpoint}. Speak to that S3 directly, with its "
+                "own credentials: AWS_ENDPOINT_URL_S3 names it to every SDK."
+            )
         if claim.payload_hash is None:
-            raise FrontLayerError("Missing required header for this request: x-amz-content-sha256")
+            raise MalformedHttpRequestException(
+                "Missing required header for this request: x-amz-content-sha256"
+            )
         return StreamedRelay(self, request, claim, self.s3)
 
     def _pool_to(self, connector: Connector) -> Pool:
@@ -135,6 +145,8 @@ def _speaks_s3(request: Request) -> bool:
     authorization = request.headers.get(b"authorization", b"")
     if authorization:
         return b"/s3/aws4_request" in authorization
+    if not request.target:
+        return False  # nothing of it could be read
     return not (
         request.target.startswith((b"/endpoints/", b"/_moorage/"))
         or (request.method == b"POST" and request.target == b"/")

@@ -21,6 +21,7 @@ from moorage.errors import (
 )
 from moorage.gateway.client_connection import Request
 from moorage.gateway.http import is_hop_by_hop
+from moorage.gateway.pieces import Pieces
 from moorage.gateway.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class _Relay(ABC):
         length = headers.get(b"content-length")
         if length is not None:
             lines.append(b"Content-Length: " + length + b"\r\n")
-        elif has_body:
+        elif has_body and self._request.understands_chunks:
             self._chunked_reply = True
             lines.append(b"Transfer-Encoding: chunked\r\n")
         self._request.begin_reply(status, b"".join(lines))
@@ -147,19 +148,17 @@ class CollectedRelay(_Relay):
 
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
         super().__init__(front, request, claim, pool)
-        self._body: list[bytes] = []
-        self._size = 0
+        self._parts = Pieces()
+        self._body = b""
         self._key: AccessKey | None = None
         self._check_size(request.content_length or 0)
 
     def data(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        self._check_size(self._size)
-        self._body.append(chunk)
+        self._parts.add(chunk)
+        self._check_size(self._parts.size)
 
     def end(self) -> None:
-        body = b"".join(self._body)
-        self._body = [body]
+        self._body = body = self._parts.take()
         request = self._request
         self._key = self._front.verifier.verify(
             self._claim,
@@ -175,7 +174,7 @@ class CollectedRelay(_Relay):
         self._connecting = None
         self._connection = connection
         connection.without_body = self._request.method == b"HEAD"
-        body = self._body[0]
+        body = self._body
         scope, key = self._claim.signed_by.scope, self._key
         identity = [
             (b"x-moorage-account-id", key.account_id.encode()),
@@ -183,10 +182,18 @@ class CollectedRelay(_Relay):
             (b"x-moorage-access-key-id", key.access_key_id.encode()),
             (b"x-moorage-user-id", key.user_id.encode()),
             (b"x-moorage-service", scope.service.encode()),
-            (b"x-moorage-region", scope.region.encode()),
+            (b"x-moorage-region", self._front.settings.region.encode()),
             (b"x-amzn-requestid", self._request.request_id),
         ]
         connection.write(self._head(b"Content-Length: %d\r\n" % len(body), identity) + body)
+
+    def reply_broken(self, *, untouched: bool, reason: str) -> None:
+        if untouched and self._connection is not None and self._connection.reused:
+            # It closed an idle connection at the very moment, and never read the request.
+            self._connection = None
+            self._connecting = self._pool.start(self, fresh=True)
+        else:
+            super().reply_broken(untouched=untouched, reason=reason)
 
     def pause_request(self) -> None:
         """The body is small and written in one piece."""
@@ -212,6 +219,8 @@ class StreamedRelay(_Relay):
             body_hash=declared.decode("latin-1"),  # compared with the body's own in `end`
         )
         self._hasher = hashlib.sha256() if claim.declares_real_hash else None
+        if request.content_length == 0:
+            self._check_hash()  # there is no last piece to hold back
         self._chunked_request = request.content_length is None
         self._held = b""
         self._ended = False
@@ -240,14 +249,16 @@ class StreamedRelay(_Relay):
             self._held = chunk
 
     def end(self) -> None:
-        declared = self._claim.payload_hash or b""
-        if self._hasher is not None and self._hasher.hexdigest().encode() != declared:
-            raise InvalidSignatureException(
-                "The provided 'x-amz-content-sha256' header does not match what was computed."
-            )
+        self._check_hash()
         self._ended = True
         if self._connection is not None:
             self._finish(self._connection)
+
+    def _check_hash(self) -> None:
+        if self._hasher is not None and self._hasher.hexdigest().encode() != self._claim.payload_hash:
+            raise InvalidSignatureException(
+                "The provided 'x-amz-content-sha256' header does not match what was computed."
+            )
 
     def pause_request(self) -> None:
         self._request.pause_reading()

@@ -26,8 +26,11 @@ _S3_NAMES = {
 def render(error: ServiceError, request_id: str) -> tuple[int, bytes, bytes]:
     """Status, header lines and body of an error reply of S3."""
     code, status, message = _S3_NAMES.get(error.code, (error.code, error.status, None))
-    if code == "SignatureDoesNotMatch" and error.message.startswith("Signature "):
-        code = "RequestTimeTooSkewed"
+    if code == "SignatureDoesNotMatch":
+        if error.message.startswith("Signature "):
+            code = "RequestTimeTooSkewed"
+        elif error.message.startswith("The provided 'x-amz-content-sha256'"):
+            code, status = "XAmzContentSHA256Mismatch", 400
     body = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{code}</Code><Message>{escape(message or error.message)}</Message>"

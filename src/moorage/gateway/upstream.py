@@ -7,7 +7,9 @@ idle connections are reused for a short time only, and an exchange is told wheth
 """
 
 import asyncio
+import errno
 import math
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
@@ -17,6 +19,7 @@ Connector = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]]
 """Opens a connection and gives it the protocol that the factory makes."""
 
 _MOST_IDLE = 1024
+_LONGEST_HEAD = 256 * 1024
 
 
 class Exchange(Protocol):
@@ -56,12 +59,12 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_exchange",
         "_framed",
+        "_head_bytes",
         "_head_complete",
         "_headers",
         "_parser",
         "_pool",
         "_replying",
-        "_status",
         "_transport",
         "idle_since",
         "request_complete",
@@ -75,7 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._headers: dict[bytes, bytes] = {}
-        self._status = 0
+        self._head_bytes = 0
         self._head_complete = False
         self._framed = True
         self._replying = False
@@ -90,6 +93,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Take an exchange on; it writes its request next."""
         self._exchange = exchange
         self._headers = {}
+        self._head_bytes = 0
         self._head_complete = False
         self._framed = True
         self._replying = False
@@ -141,11 +145,25 @@ class UpstreamConnection(asyncio.Protocol):
             raise (error.__context__ or error) from None
         except httptools.HttpParserError as error:
             self._break(f"its reply is not valid HTTP ({error})")
+        else:
+            if not self._head_complete:
+                self._head_bytes += len(data)
+                if self._head_bytes > _LONGEST_HEAD:
+                    self._break(f"the head of its reply exceeds {_LONGEST_HEAD} bytes")
 
     def eof_received(self) -> bool:
-        if self._exchange is not None and self._head_complete and not self._framed:
-            self._finish(reusable=False)
+        if self._exchange is not None:
+            if self._head_complete and not self._framed:
+                self._finish(reusable=False)
+            elif not self._replying and self._was_reset():
+                self._break("its connection was reset", untouched=True)
         return False
+
+    def _was_reset(self) -> bool:
+        """Whether the other side had closed before the request reached it: then the kernel there has answered the
+        request with a reset, which comes after the end of file."""
+        error: int = self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return error in (errno.EPIPE, errno.ECONNRESET)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
@@ -166,6 +184,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     # --- the parser's side ----------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self._exchange is None:
+            self._pool.forget(self)  # something follows its reply: it cannot be trusted with another request
+            self._transport.abort()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_complete:
             name = name.lower()
@@ -176,10 +199,13 @@ class UpstreamConnection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             return
-        self._status = status
         self._head_complete = True
         headers = self._headers
-        self._framed = b"content-length" in headers or b"transfer-encoding" in headers or status in (204, 304)
+        self._framed = (
+            b"content-length" in headers
+            or b"chunked" in headers.get(b"transfer-encoding", b"").lower()
+            or status in (204, 304)
+        )
         if self._exchange is not None:
             self._exchange.reply_head(status, headers)
             if self.without_body:
@@ -197,12 +223,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, *, reusable: bool) -> None:
         exchange, self._exchange = self._exchange, None
-        if reusable and self.request_complete:
+        if exchange is None:
+            return  # dropped meanwhile
+        # A reply that outran its request leaves a connection nobody should be given.
+        if reusable and self.request_complete and not self._transport.get_write_buffer_size():
             self._pool.give_back(self)
         else:
             self._transport.close()
-        if exchange is not None:
-            exchange.reply_end()
+        exchange.reply_end()
 
     def _break(self, reason: str, *, untouched: bool = False) -> None:
         exchange, self._exchange = self._exchange, None
@@ -235,15 +263,16 @@ class Pool:
     def __repr__(self) -> str:
         return f"<Pool {len(self._idle)} idle, {len(self._connecting)} connecting>"
 
-    def start(self, exchange: Exchange) -> "asyncio.Task[None] | None":
-        """Find a connection for the exchange: `connected` is called now, or when one has been made.
+    def start(self, exchange: Exchange, *, fresh: bool = False) -> "asyncio.Task[None] | None":
+        """Find a connection for the exchange, or make one if there is none or it is to be `fresh`.
+        `connected` is called now, or when one has been made.
 
         Returns the task that is connecting, if one is; cancelling it gives the exchange up.
         """
-        fresh = self._loop.time() - self._idle_seconds
-        while self._idle:
+        since = self._loop.time() - self._idle_seconds
+        while self._idle and not fresh:
             connection, _ = self._idle.popitem()
-            if connection.idle_since >= fresh and connection.is_usable:
+            if connection.idle_since >= since and connection.is_usable:
                 connection.carry(exchange)
                 exchange.connected(connection)
                 return None

@@ -49,11 +49,12 @@ def reserve(variant: VariantRoute, *, without: Collection[Instance] = ()) -> Ins
     """The instance with the least outstanding invocations, reserved; None if there is none.
 
     Exact up to 8 instances; above that the best of 4 drawn by chance, which is O(1) and close to it. Ties are
-    broken by chance. `without` are instances already found unreachable by this invocation.
+    broken by chance. `without` are instances already found unreachable by this invocation; with the time that took,
+    others may have retired.
     """
     instances = variant.instances
     if without:
-        instances = tuple(instance for instance in instances if instance not in without)
+        instances = tuple(each for each in instances if each not in without and not each.retired)
     if not instances:
         return None
     if len(instances) == 1:

@@ -1,0 +1,99 @@
+"""A server on parts that are not its own: another S3, PostgreSQL."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.exceptions
+import pytest
+
+from tests.servers import MODELHOST, ROLE, MoorageServer, eventually, pack
+
+NewServer = Callable[..., MoorageServer]
+KEY = {"AWS_ACCESS_KEY_ID": "another", "AWS_SECRET_ACCESS_KEY": "another-secret"}
+
+MODEL = {
+    "code/inference.py": "def model_fn(d):\n    return 1\ndef transform_fn(m, b, c, a):\n    return b, 'text/plain'\n"
+}
+
+
+@pytest.fixture
+def other_s3(tmp_path: Path) -> Iterator[str]:
+    """An S3 that Moorage does not run, with credentials of its own."""
+    (tmp_path / "objects").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    rclone = Path(sys.executable).with_name("rclone")
+    keys = ",".join(KEY.values())
+    process = subprocess.Popen(
+        [
+            *(str(rclone), "serve", "s3", str(tmp_path / "objects"), "--config", "/dev/null"),
+            *("--addr", f"127.0.0.1:{port}", "--auth-key", keys, "--log-level", "ERROR"),
+        ]
+    )
+    eventually(lambda: accepts(port))
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(10)
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def invoke(server: MoorageServer, name: str) -> Any:
+    reply = server.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=name, Body=b"hello", ContentType="text/plain"
+    )
+    return reply["Body"].read()
+
+
+def test_models_from_another_s3(new_server: NewServer, other_s3: str) -> None:
+    server = new_server(arguments=("--s3-endpoint", other_s3), environment=KEY)
+    assert not [command for command in server.processes().values() if "rclone" in command]
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=other_s3,
+        region_name="us-east-1",
+        aws_access_key_id=KEY["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEY["AWS_SECRET_ACCESS_KEY"],
+    )
+    s3.create_bucket(Bucket="theirs")
+    s3.put_object(Bucket="theirs", Key="model.tar.gz", Body=pack(MODEL))
+    sagemaker = server.client("sagemaker")
+    container = {"Image": MODELHOST, "ModelDataUrl": "s3://theirs/model.tar.gz"}
+    sagemaker.create_model(ModelName="m", ExecutionRoleArn=ROLE, PrimaryContainer=container)
+    variant = {"VariantName": "v", "ModelName": "m", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    sagemaker.create_endpoint_config(EndpointConfigName="m", ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="m", EndpointConfigName="m")
+    server.wait_for("m", "InService")
+    assert invoke(server, "m") == b"hello"
+    with pytest.raises(botocore.exceptions.ClientError, match="Speak to that S3 directly"):
+        server.client("s3").list_buckets()
+
+
+def test_state_in_postgresql(postgres_url: str, new_server: NewServer) -> None:
+    server = new_server(arguments=("--database-url", postgres_url))
+    server.deploy("kept", MODEL)
+    assert invoke(server, "kept") == b"hello"
+    assert server.stop() == 0
+    assert not (server.data_dir / "moorage.db").exists()
+    server.start()
+    server.wait_for("kept", "InService")
+    assert invoke(server, "kept") == b"hello"
+
+
+def test_two_gateways_share_the_port(new_server: NewServer) -> None:
+    server = new_server(arguments=("--workers", "2"))
+    server.deploy("shared", MODEL)
+    gateways = [command for command in server.processes().values() if "gateway_process" in command]
+    assert len(gateways) == 2
+    assert {invoke(server, "shared") for _ in range(20)} == {b"hello"}
