@@ -43,7 +43,9 @@ def client(settings: Settings, service: str, **config: Any) -> Any:
     """
     options = Config(read_timeout=3700, **config)
     if service == "s3" and settings.s3_endpoint:
-        return boto3.client("s3", endpoint_url=settings.s3_endpoint, region_name=settings.region, config=options)
+        return boto3.client(
+            "s3", endpoint_url=settings.s3_endpoint, region_name=settings.region, config=options
+        )
     if os.environ.get("AWS_ENDPOINT_URL"):
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or settings.region
         return boto3.client(service, region_name=region, config=options)

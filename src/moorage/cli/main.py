@@ -76,9 +76,7 @@ def serve(
     # A process of its own, without what the command line imports: it stays for as long as the server does.
     environment = {**os.environ, "MOORAGE_SETTINGS": settings.to_json()}
     sys.stdout.flush()
-    os.execve(
-        sys.executable, [sys.executable, "-m", "moorage.runtime.serve"], environment
-    )
+    os.execve(sys.executable, [sys.executable, "-m", "moorage.runtime.serve"], environment)
 
 
 @app.command()

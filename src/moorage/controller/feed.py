@@ -25,6 +25,9 @@ class _Gateway:
         self.synced = 0
         self.drained: set[str] = set()  # what it reported of the instances that are waited for
 
+    def close(self) -> None:
+        self._writer.close()
+
     def send(self, message: Mapping[str, Any]) -> None:
         self._writer.write(json.dumps(message).encode() + b"\n")
 
@@ -36,6 +39,7 @@ class Feed:
         self._routes: dict[tuple[str, str], Route] = {}
         self._gateways: set[_Gateway] = set()
         self._changed = asyncio.Condition()
+        self._server: asyncio.Server | None = None
         self._syncs = 0
         self._awaited: set[str] = set()
         self._complete = False
@@ -43,8 +47,16 @@ class Feed:
     def __repr__(self) -> str:
         return f"<Feed {len(self._routes)} routes, {len(self._gateways)} gateways>"
 
-    async def listen(self, path: Path) -> asyncio.Server:
-        return await asyncio.start_unix_server(self._serve, path, limit=_LONGEST_LINE)
+    async def listen(self, path: Path) -> None:
+        """Let gateways connect; a socket left over by an earlier run is replaced."""
+        self._server = await asyncio.start_unix_server(self._serve, path, limit=_LONGEST_LINE)
+
+    def close(self) -> None:
+        """Hang up on every gateway; each keeps its table."""
+        if self._server is not None:
+            self._server.close()
+        for gateway in self._gateways:
+            gateway.close()
 
     def begin(self) -> None:
         """All routes known at start-up have been put: gateways may have the table, which is whole from now on."""

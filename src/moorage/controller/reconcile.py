@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from moorage.config import Settings
 from moorage.controller.feed import Feed
@@ -175,29 +176,40 @@ class Reconciler:
         except DeploymentFailed as failure:
             await self._fail(endpoint, str(failure))
             return
-        deployed = {
-            "status": EndpointStatus.IN_SERVICE,
-            "endpoint_config_name": endpoint.target_config_name,
-            "deployment_id": deployment_id,
-            "target_config_name": None,
-            "target_deployment_id": None,
-            "failure_reason": None,
-            "deployed": plan.to_document(resolution_time=time.time()),
-        }
-        await self._enter_service(endpoint, EndpointChanges(**deployed))  # type: ignore[typeddict-item]
+        await self._enter_service(
+            endpoint,
+            EndpointChanges(
+                status=EndpointStatus.IN_SERVICE,
+                endpoint_config_name=endpoint.target_config_name or endpoint.endpoint_config_name,
+                deployment_id=deployment_id,
+                target_config_name=None,
+                target_deployment_id=None,
+                failure_reason=None,
+                deployed=plan.to_document(resolution_time=time.time()),
+            ),
+        )
 
     async def _enter_service(self, endpoint: Endpoint, changes: EndpointChanges) -> None:
         """Publish first, then say so: a client that reads InService must find the endpoint."""
+        self._publish(replace(endpoint, **changes))
+        await self._feed.synced()
         updated = await self._store.transition(endpoint, _DEPLOYING, **changes)
         if updated is None:
+            self._withdraw(endpoint)
             return
-        self._publish(updated)
-        await self._feed.synced()
         self._remove(
             state
             for state in self._of(updated.account_id, updated.name)
             if state.spec.deployment_id != updated.deployment_id
         )
+
+    def _withdraw(self, endpoint: Endpoint) -> None:
+        """Take back a route: the row is no longer what it was made from."""
+        if endpoint.deployed is not None:
+            self._publish(endpoint)
+        else:
+            self._serving.pop((endpoint.account_id, endpoint.name), None)
+            self._feed.remove(endpoint.account_id, endpoint.name)
 
     async def _fail(self, endpoint: Endpoint, reason: str) -> None:
         """A failed creation leaves a Failed endpoint; a failed update leaves the old deployment InService."""

@@ -31,4 +31,3 @@ def answer(body: bytes, *, account_id: str, principal_arn: str, user_id: str, re
         f"<ResponseMetadata><RequestId>{escape(request_id)}</RequestId></ResponseMetadata>"
         "</GetCallerIdentityResponse>"
     ).encode()
-

@@ -42,12 +42,12 @@ async def serve(settings: Settings, url: str) -> None:
             object_exists=objects.exists,
         )
         app.router.routes.extend(log_routes(settings, store))
-        feed_server = await feed.listen(settings.feed_socket)
+        await feed.listen(settings.feed_socket)
         reconciling = asyncio.create_task(reconciler.run(lambda: None), name="reconcile")
         try:
             await _answer(app, settings, reconciling)
         finally:
-            feed_server.close()
+            feed.close()
             reconciling.cancel()
             await asyncio.gather(reconciling, return_exceptions=True)
     finally:
