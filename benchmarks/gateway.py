@@ -37,6 +37,7 @@ from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.server import GatewayServer
 from moorage.routing.table import route_document
+from moorage.runtime.gateway_process import spare_the_collector
 
 HERE = Path(__file__).parent
 BODY = json.dumps({"instances": [[round(0.1 * i, 1) for i in range(28)]], "id": "measured"})
@@ -151,6 +152,7 @@ async def serve_gateway(port: int, echo_port: int) -> None:
         [route_document(account_id=KEY.account_id, name="echo", region="us-east-1", variants=[variant])]
     )
     async with server.running(with_feed=False):
+        spare_the_collector()
         await asyncio.Event().wait()
 
 

@@ -25,6 +25,11 @@ IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2
 ROLE = "arn:aws:iam::000000000000:role/demo"
 NAME = "iris"
 CODE = Path(__file__).parent / "classifier" / "code"
+OWN_CODE = (
+    'import boto3; print(boto3.client("sagemaker-runtime").invoke_endpoint(EndpointName="reverser", '
+    'ContentType="application/json", Body="{\\"text\\": \\"boats\\"}")["Body"].read())'
+)
+STORYTELLER = Path(__file__).parent / "storyteller" / "train.py"
 
 
 def main() -> None:
@@ -81,24 +86,8 @@ def run(url: str, data_dir: Path, folder: Path) -> None:
 
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="demo")
-    s3.upload_file(str(archive), "demo", "iris/model.tar.gz")
-    print("Uploaded it to s3://demo/iris/model.tar.gz with boto3.")
-
     sagemaker = boto3.client("sagemaker")
-    sagemaker.create_model(
-        ModelName=NAME,
-        ExecutionRoleArn=ROLE,
-        PrimaryContainer={"Image": IMAGE, "ModelDataUrl": "s3://demo/iris/model.tar.gz"},
-    )
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": NAME,
-        "InitialInstanceCount": 1,
-        "InstanceType": "ml.m5.large",
-    }
-    sagemaker.create_endpoint_config(EndpointConfigName=NAME, ProductionVariants=[variant])
-    sagemaker.create_endpoint(EndpointName=NAME, EndpointConfigName=NAME)
-    wait_until_in_service(sagemaker)
+    deploy(sagemaker, s3, NAME, archive)
 
     runtime = boto3.client("sagemaker-runtime")
     rows = "\n".join(",".join(map(str, row)) for row in test_x)
@@ -106,39 +95,92 @@ def run(url: str, data_dir: Path, folder: Path) -> None:
     names = ["setosa", "versicolor", "virginica"]
     predicted = reply["Body"].read().decode().split("\n")
     right = sum(names[truth] == guess for truth, guess in zip(test_y, predicted, strict=True))
-    print(f"CSV : {len(predicted)} flowers it had not seen, {right} recognised; first: {', '.join(predicted[:4])}")
+    print(
+        f"CSV : {len(predicted)} flowers it had not seen, {right} recognised; first: {', '.join(predicted[:4])}"
+    )
     body = json.dumps({"instances": test_x[:2].tolist()})
     reply = runtime.invoke_endpoint(EndpointName=NAME, ContentType="application/json", Body=body)
     print(f"JSON: {body} -> {reply['Body'].read().decode()}")
     print(f"      answered by production variant {reply['InvokedProductionVariant']}, {reply['ContentType']}")
     measure(runtime, body)
 
-    print("\nTo do this from your own code, with a server of your own (`.venv/bin/moorage serve`):")
+    stream_a_story(sagemaker, s3, runtime, folder)
+
+    print("\nThe same with a server of your own (`.venv/bin/moorage serve` in another terminal):")
     print('  eval "$(.venv/bin/moorage env)"')
-    print('  runtime = boto3.client("sagemaker-runtime")')
-    print(f'  runtime.invoke_endpoint(EndpointName="{NAME}", ContentType="text/csv", Body="5.1,3.5,1.4,0.2")\n')
+    print("  .venv/bin/moorage deploy examples/reverser --name reverser")
+    print(f"  .venv/bin/python -c '{OWN_CODE}'\n")
 
-    sagemaker.delete_endpoint(EndpointName=NAME)
-    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=NAME, WaiterConfig={"Delay": 1})
-    sagemaker.delete_endpoint_config(EndpointConfigName=NAME)
-    sagemaker.delete_model(ModelName=NAME)
-    print("Deleted the endpoint, its configuration and its model.")
+    for name in (NAME, "story"):
+        sagemaker.delete_endpoint(EndpointName=name)
+        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1})
+        sagemaker.delete_endpoint_config(EndpointConfigName=name)
+        sagemaker.delete_model(ModelName=name)
+    print("Deleted both endpoints, their configurations and models.")
 
 
-def wait_until_in_service(sagemaker) -> None:
+def deploy(sagemaker, s3, name: str, archive: Path) -> None:
+    """Upload, create_model, create_endpoint_config, create_endpoint: as on SageMaker."""
+    s3.upload_file(str(archive), "demo", f"{name}/model.tar.gz")
+    print(f"Uploaded it to s3://demo/{name}/model.tar.gz with boto3.")
+    sagemaker.create_model(
+        ModelName=name,
+        ExecutionRoleArn=ROLE,
+        PrimaryContainer={"Image": IMAGE, "ModelDataUrl": f"s3://demo/{name}/model.tar.gz"},
+    )
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": name,
+        "InitialInstanceCount": 1,
+        "InstanceType": "ml.m5.large",
+    }
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    wait_until_in_service(sagemaker, name)
+
+
+def stream_a_story(sagemaker, s3, runtime, folder: Path) -> None:
+    """A text generator, and its words as they are made."""
+    subprocess.run([sys.executable, str(STORYTELLER), str(folder / "story")], check=True)
+    archive = folder / "story.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in (folder / "story").iterdir():
+            tar.add(path, path.name)
+    print(
+        f"\nTrained a text generator on Python's own manual and packed it: {archive.stat().st_size:,} bytes."
+    )
+    deploy(sagemaker, s3, "story", archive)
+    started = time.perf_counter()
+    body = json.dumps({"words": 30, "seed": 11})
+    reply = runtime.invoke_endpoint_with_response_stream(
+        EndpointName="story", ContentType="application/json", Body=body
+    )
+    print("Stream: ", end="", flush=True)
+    times = []
+    for event in reply["Body"]:
+        times.append(time.perf_counter() - started)
+        for line in event["PayloadPart"]["Bytes"].decode().splitlines():
+            if line.startswith("data: {"):
+                print(json.loads(line.removeprefix("data: "))["text"], end="", flush=True)
+    print(
+        f"\n{len(times)} parts, the first after {times[0] * 1000:.1f} ms, the last after {times[-1]:.1f} s."
+    )
+
+
+def wait_until_in_service(sagemaker, name: str) -> None:
     """Poll as any client would, with a line that lives where there is a terminal to show it."""
     started = time.perf_counter()
     live = sys.stdout.isatty()
     while True:
-        endpoint = sagemaker.describe_endpoint(EndpointName=NAME)
+        endpoint = sagemaker.describe_endpoint(EndpointName=name)
         status = endpoint["EndpointStatus"]
         seconds = time.perf_counter() - started
         if live:
-            print(f"\rEndpoint {NAME}: {status} ({seconds:.1f} s) ", end="", flush=True)
+            print(f"\rEndpoint {name}: {status} ({seconds:.1f} s) ", end="", flush=True)
         if status != "Creating":
             break
         time.sleep(0.1)
-    print(f"\rEndpoint {NAME}: Creating -> {status} in {seconds:.1f} s.")
+    print(f"\rEndpoint {name}: Creating -> {status} in {seconds:.1f} s.")
     if status != "InService":
         sys.exit(f"It should be InService: {endpoint.get('FailureReason')}")
 

@@ -56,7 +56,13 @@ class Settings:
         120.0, "How long an idle client connection is kept.", least=1, most=86400
     )
     invocation_timeout_seconds: float = setting(
-        60.0, "Time a container has for its whole reply.", least=0.05, most=3600
+        60.0,
+        "Time a container has for its whole reply, or to begin a response stream.",
+        least=0.05,
+        most=3600,
+    )
+    stream_timeout_seconds: float = setting(
+        480.0, "Time a container has for a whole response stream.", least=0.05, most=86400
     )
     connect_timeout_seconds: float = setting(
         1.0, "Time a container has to accept a connection.", least=0.05, most=60

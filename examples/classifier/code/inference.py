@@ -1,7 +1,7 @@
 """The inference code of the demo: what a SageMaker user would put into model.tar.gz beside the artifact."""
 
 import json
-import os
+from pathlib import Path
 
 import joblib
 import numpy
@@ -11,7 +11,7 @@ SPECIES = ("setosa", "versicolor", "virginica")
 
 def model_fn(model_dir):
     """Load the artifact; runs once in every worker, before the container is healthy."""
-    return joblib.load(os.path.join(model_dir, "model.joblib"))
+    return joblib.load(Path(model_dir) / "model.joblib")
 
 
 def predict_fn(data, model):
@@ -27,6 +27,6 @@ def output_fn(probabilities, accept):
         return "\n".join(SPECIES[index] for index in best), "text/csv"
     predictions = [
         {"species": SPECIES[index], "probability": round(float(row[index]), 3)}
-        for index, row in zip(best, probabilities)
+        for index, row in zip(best, probabilities, strict=True)
     ]
     return json.dumps({"predictions": predictions}), "application/json"

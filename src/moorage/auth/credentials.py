@@ -31,8 +31,8 @@ def read_or_create_root_key(path: Path, *, account_id: str) -> AccessKey:
     if not path.exists():
         key_id = "AKIA" + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
         secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(40))
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(f"[default]\naws_access_key_id = {key_id}\naws_secret_access_key = {secret}\n")
             file.flush()
@@ -49,14 +49,16 @@ def read_or_create_root_key(path: Path, *, account_id: str) -> AccessKey:
 def read_root_key(path: Path, *, account_id: str) -> AccessKey:
     """Raises `ValueError` when the file is not one of ours."""
     parser = configparser.RawConfigParser()
-    parser.read_string(path.read_text())
     try:
+        parser.read_string(path.read_text())
         profile = parser["default"]
         key_id, secret = profile["aws_access_key_id"], profile["aws_secret_access_key"]
     except KeyError as error:
         raise ValueError(
             f"{path} has no {error} in a [default] profile; delete it to get a new key"
         ) from None
+    except configparser.Error as error:
+        raise ValueError(f"{path} is not a credentials file: {error}; delete it to get a new key") from None
     return AccessKey(
         access_key_id=key_id,
         secret_access_key=secret,

@@ -21,6 +21,7 @@ from moorage.errors import (
     ExpiredTokenException,
     IncompleteSignatureException,
     InvalidSignatureException,
+    MalformedHttpRequestException,
     MissingAuthenticationTokenException,
     UnrecognizedClientException,
 )
@@ -270,7 +271,7 @@ def _check_without_hash(service: str, declared: bytes) -> None:
     what S3 knows; elsewhere nothing, for then the signature would say nothing of the body."""
     if service == "s3":
         if declared != sigv4.UNSIGNED_PAYLOAD and not declared.startswith(_STREAMING):
-            raise InvalidSignatureException(
+            raise MalformedHttpRequestException(
                 "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING- value, or a valid sha256 value."
             )
     elif declared == sigv4.UNSIGNED_PAYLOAD:

@@ -79,7 +79,7 @@ def deploy(
         print(json.dumps({"EndpointName": name, "EndpointArn": endpoint["EndpointArn"], "Seconds": seconds}))
     else:
         Console().print(f"{escape(name)} is {styled('InService')} after {seconds:.1f} s. Call it with:")
-        print(f"  moorage invoke {name} --body '...' --content-type text/csv")
+        print(f"  moorage invoke {name} --body '...'")
     return 0
 
 

@@ -20,6 +20,7 @@ def invoke(
     content_type: str,
     accept: str | None,
     target_variant: str | None,
+    stream: bool,
     as_json: bool,
 ) -> int:
     if (body is None) == (file is None):
@@ -35,6 +36,8 @@ def invoke(
     members |= {"TargetVariant": target_variant} if target_variant else {}
     try:
         runtime = client(settings, "sagemaker-runtime", retries={"total_max_attempts": 1})
+        if stream:
+            return _stream(runtime, members, as_json=as_json)
         started = time.perf_counter()
         reply = runtime.invoke_endpoint(**members)
         result = reply["Body"].read()
@@ -47,6 +50,41 @@ def invoke(
         sys.stdout.buffer.write(result)
         if sys.stdout.isatty() and not result.endswith(b"\n"):
             print()
+    return 0
+
+
+def _stream(runtime: Any, members: dict[str, Any], *, as_json: bool) -> int:
+    """Parts to stdout as they come; what they amounted to on stderr, or everything as JSON lines."""
+    started = time.perf_counter()
+    reply = runtime.invoke_endpoint_with_response_stream(**members)
+    parts, size, first = 0, 0, 0.0
+    for event in reply["Body"]:
+        chunk = event["PayloadPart"]["Bytes"]
+        if not parts:
+            first = time.perf_counter() - started
+        parts += 1
+        size += len(chunk)
+        if as_json:
+            print(json.dumps(_text_or_base64(chunk)), flush=True)
+        else:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.flush()
+    seconds = time.perf_counter() - started
+    summary = {
+        "Parts": parts,
+        "Bytes": size,
+        "SecondsToFirstPart": round(first, 6),
+        "Seconds": round(seconds, 6),
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        sys.stdout.flush()
+        print(
+            f"\n{parts} parts, {size:,} bytes; the first part after {first * 1000:.1f} ms, "
+            f"{parts / seconds:.1f} parts/s",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -64,8 +102,11 @@ def _document(reply: dict[str, Any], result: bytes, seconds: float) -> dict[str,
         "CustomAttributes": reply.get("CustomAttributes"),
         "Seconds": round(seconds, 6),
     }
+    return {key: value for key, value in document.items() if value is not None} | _text_or_base64(result)
+
+
+def _text_or_base64(data: bytes) -> dict[str, str]:
     try:
-        document["Body"] = result.decode()
+        return {"Body": data.decode()}
     except UnicodeDecodeError:
-        document["BodyBase64"] = base64.b64encode(result).decode()
-    return {key: value for key, value in document.items() if value is not None}
+        return {"BodyBase64": base64.b64encode(data).decode()}

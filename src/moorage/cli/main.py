@@ -126,6 +126,7 @@ def invoke(
     content_type: Annotated[str, typer.Option(help="MIME type of the body.")] = "application/json",
     accept: Annotated[str | None, typer.Option(help="MIME type wanted of the reply.")] = None,
     target_variant: Annotated[str | None, typer.Option(help="The production variant to call.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the reply's parts as they come.")] = False,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -142,6 +143,7 @@ def invoke(
         content_type=content_type,
         accept=accept,
         target_variant=target_variant,
+        stream=stream,
         as_json=as_json,
     )
     raise typer.Exit(code)

@@ -8,7 +8,7 @@ any time, and every way out of it goes through `_release`.
 import asyncio
 import hashlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from moorage.auth.verifier import Claim
 from moorage.errors import (
@@ -57,6 +57,10 @@ class InvocationCall:
         "_variant",
         "deadline",
     )
+
+    operation: ClassVar = wire.SYNC
+    no_table_error: ClassVar[type[ServiceError]] = InternalDependencyException
+    not_ready_error: ClassVar[type[ServiceError]] = ModelNotReadyException
 
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, raw_name: bytes) -> None:
         self._front = front
@@ -110,12 +114,12 @@ class InvocationCall:
             headers=request.headers,
             body_hash=digest.hexdigest(),
         )
-        self._invocation = invocation = wire.parse(self._raw_name, request.headers)
+        self._invocation = invocation = wire.parse(self.operation, self._raw_name, request.headers)
         table = self._front.table
         route = table.find(key.account_id, invocation.endpoint_name)
         if route is None:
             if not table.complete:
-                raise InternalDependencyException(
+                raise self.no_table_error(
                     "The gateway has not received its routing table from the controller yet. "
                     "If this lasts, the server's log says why the controller is not running."
                 )
@@ -151,7 +155,7 @@ class InvocationCall:
         assert self._variant is not None
         self._instance = selection.reserve(self._variant, without=self._tried)
         if self._instance is None:
-            self._fail(otherwise or _no_instance(self._route, self._variant))
+            self._fail(otherwise or self._no_instance(self._route, self._variant))
             return
         self._connecting = self._front.pool_of(self._instance).start(self)
 
@@ -189,6 +193,18 @@ class InvocationCall:
         if route is not None:
             self._variant = route.by_name.get(self._variant.name, self._variant)
 
+    def _no_instance(self, route: EndpointRoute, variant: VariantRoute) -> ServiceError:
+        if route.provisioning and not variant.instances:
+            return self.not_ready_error(
+                f"The resources of variant {variant.name} of endpoint {route.name} are still being provisioned. "
+                "Wait and try your request again."
+            )
+        return ServiceUnavailable(
+            "A transient exception occurred while retrieving variant instances. Please try again. "
+            f"(No instance of variant {variant.name} of endpoint {route.name} is reachable; "
+            f"`moorage logs {route.name}` shows why.)"
+        )
+
     # --- the container replies ------------------------------------------------------------------------
 
     def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
@@ -214,7 +230,7 @@ class InvocationCall:
             return
         lines = b"x-Amzn-Invoked-Production-Variant: %b\r\n%b" % (
             self._variant.name.encode(),
-            wire.render_reply_headers(self._reply_headers),
+            wire.render_reply_headers(self.operation, self._reply_headers),
         )
         self._request.reply(200, lines, body)
 
@@ -275,19 +291,6 @@ class InvocationCall:
             endpoint_name=self._route.name,
             container_hostname=self._variant.container_hostname,
         )
-
-
-def _no_instance(route: EndpointRoute, variant: VariantRoute) -> ServiceError:
-    if route.provisioning and not variant.instances:
-        return ModelNotReadyException(
-            f"The resources of variant {variant.name} of endpoint {route.name} are still being provisioned. "
-            "Wait and try your request again."
-        )
-    return ServiceUnavailable(
-        "A transient exception occurred while retrieving variant instances. Please try again. "
-        f"(No instance of variant {variant.name} of endpoint {route.name} is reachable; "
-        f"`moorage logs {route.name}` shows why.)"
-    )
 
 
 def _check_features(route: EndpointRoute, invocation: wire.Invocation) -> None:

@@ -19,16 +19,15 @@ from moorage.gateway.client_connection import Call, Request
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.health import HealthCall
 from moorage.gateway.relay import CollectedRelay, StreamedRelay
+from moorage.gateway.streaming import StreamCall
 from moorage.gateway.upstream import Connector, Pool, tcp, unix
 from moorage.routing.table import Instance, RoutingTable
 from moorage.wire import faults
 
 _ENDPOINTS = b"/endpoints/"
 _INVOKE = b"invocations"
-_NOT_YET = {
-    b"async-invocations": "InvokeEndpointAsync",
-    b"invocations-response-stream": "InvokeEndpointWithResponseStream",
-}
+_INVOKE_STREAM = b"invocations-response-stream"
+_INVOKE_ASYNC = b"async-invocations"
 
 
 class GatewayFront:
@@ -107,8 +106,10 @@ class GatewayFront:
         if request.method == b"POST":
             if operation == _INVOKE:
                 return InvocationCall(self, request, claim, raw_name)
-            if operation in _NOT_YET:
-                raise UnknownOperationException(f"This server does not have {_NOT_YET[operation]} yet.")
+            if operation == _INVOKE_STREAM:
+                return StreamCall(self, request, claim, raw_name)
+            if operation == _INVOKE_ASYNC:
+                raise UnknownOperationException("This server does not have InvokeEndpointAsync yet.")
         raise UnknownOperationException(
             f"There is no operation {request.method.decode('latin-1')} {path.decode('latin-1')} "
             "of the service sagemaker."

@@ -46,6 +46,7 @@ class _Relay(ABC):
         self._connecting: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._patient_until = front.loop.time() + _PATIENCE_SECONDS
+        self._repeatable = False  # everything needed to send the request again is here
         self._chunked_reply = False
         self._reply_begun = False
 
@@ -123,8 +124,11 @@ class _Relay(ABC):
         self._request.end_reply()
 
     def reply_broken(self, *, untouched: bool, reason: str) -> None:
-        self._connection = None
-        if self._reply_begun:
+        connection, self._connection = self._connection, None
+        if untouched and self._repeatable and connection is not None and connection.reused:
+            # It closed an idle connection at the very moment, and never read the request.
+            self._connecting = self._pool.start(self, fresh=True)
+        elif self._reply_begun:
             self._request.abort()
         else:
             self._request.fail(
@@ -148,6 +152,7 @@ class CollectedRelay(_Relay):
 
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
         super().__init__(front, request, claim, pool)
+        self._repeatable = True
         self._parts = Pieces()
         self._body = b""
         self._key: AccessKey | None = None
@@ -187,14 +192,6 @@ class CollectedRelay(_Relay):
         ]
         connection.write(self._head(b"Content-Length: %d\r\n" % len(body), identity) + body)
 
-    def reply_broken(self, *, untouched: bool, reason: str) -> None:
-        if untouched and self._connection is not None and self._connection.reused:
-            # It closed an idle connection at the very moment, and never read the request.
-            self._connection = None
-            self._connecting = self._pool.start(self, fresh=True)
-        else:
-            super().reply_broken(untouched=untouched, reason=reason)
-
     def pause_request(self) -> None:
         """The body is small and written in one piece."""
 
@@ -220,6 +217,7 @@ class StreamedRelay(_Relay):
         )
         self._hasher = hashlib.sha256() if claim.declares_real_hash else None
         if request.content_length == 0:
+            self._repeatable = True
             self._check_hash()  # there is no last piece to hold back
         self._chunked_request = request.content_length is None
         self._held = b""

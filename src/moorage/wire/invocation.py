@@ -1,4 +1,4 @@
-"""The three ways to invoke an endpoint: request headers ↔ an `Invocation` value, and the headers of the reply.
+"""The ways to invoke an endpoint: request headers ↔ an `Invocation` value, and the headers of the reply.
 
 The table below is the `sagemaker-runtime` service model in the form the hot path wants it; a test compares it
 member by member with the model of the installed botocore. Which header carries what differs between operations
@@ -19,6 +19,7 @@ _PRINTABLE = r"\A\S[\p{Print}]*\z"
 _NAME = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
 _COMPONENT = r"^[a-zA-Z0-9]([\-a-zA-Z0-9]*[a-zA-Z0-9])?$"
 
+_SESSION_ID = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
 _SESSION = r"^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
 
 _SATISFIES: Final[Mapping[str, Callable[[bytes], object]]] = {
@@ -27,6 +28,7 @@ _SATISFIES: Final[Mapping[str, Callable[[bytes], object]]] = {
     _NAME: re.compile(rb"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
     _COMPONENT: re.compile(rb"[a-zA-Z0-9](?:[\-a-zA-Z0-9]*[a-zA-Z0-9])?").fullmatch,
     _SESSION: re.compile(rb"NEW_SESSION|[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
+    _SESSION_ID: re.compile(rb"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
     ".*": re.compile(rb".*").fullmatch,
 }
 """The model's patterns (Java's syntax, unanchored) as tests of a whole value."""
@@ -77,20 +79,47 @@ INVOKE_ENDPOINT: Final = (
     Member("PrefixAwareId", b"x-amzn-sagemaker-prefix-aware-id", 64, _PRINTABLE, 1),
 )
 
-_BY_HEADER: Final = {
-    member.header: (member, member.min_length, member.max_length, _SATISFIES[member.pattern])
-    for member in INVOKE_ENDPOINT
-}
+INVOKE_ENDPOINT_WITH_RESPONSE_STREAM: Final = (
+    Member("ContentType", b"content-type", 1024, _ASCII),
+    Member("Accept", b"x-amzn-sagemaker-accept", 1024, _ASCII),
+    Member("CustomAttributes", b"x-amzn-sagemaker-custom-attributes", 1024, _ASCII, sensitive=True),
+    Member("TargetVariant", b"x-amzn-sagemaker-target-variant", 63, _NAME),
+    Member("TargetContainerHostname", b"x-amzn-sagemaker-target-container-hostname", 63, _NAME),
+    Member("InferenceId", b"x-amzn-sagemaker-inference-id", 64, _PRINTABLE, 1),
+    Member("InferenceComponentName", b"x-amzn-sagemaker-inference-component", 63, _COMPONENT),
+    # A session cannot be opened by a stream: the pattern has no NEW_SESSION.
+    Member("SessionId", b"x-amzn-sagemaker-session-id", 256, _SESSION_ID),
+    Member("PrefixAwareId", b"x-amzn-sagemaker-prefix-aware-id", 64, _PRINTABLE, 1),
+)
+
+
+class Operation:
+    """One of the ways to invoke: its name, and what its headers mean. Compared by identity."""
+
+    __slots__ = ("forwarded_api", "name", "rules")
+
+    def __init__(self, name: str, members: tuple[Member, ...]) -> None:
+        self.name = name
+        self.forwarded_api = f"X-Amzn-SageMaker-Forwarded-Api: {name}\r\n".encode()
+        self.rules = {
+            member.header: (member, member.min_length, member.max_length, _SATISFIES[member.pattern])
+            for member in members
+        }
+
+
+SYNC: Final = Operation("InvokeEndpoint", INVOKE_ENDPOINT)
+STREAM: Final = Operation("InvokeEndpointWithResponseStream", INVOKE_ENDPOINT_WITH_RESPONSE_STREAM)
 
 _FORWARDED: Final = (
     (b"content-type", b"Content-Type: "),
     (b"accept", b"Accept: "),
+    (b"x-amzn-sagemaker-accept", b"Accept: "),
     (b"x-amzn-sagemaker-custom-attributes", b"X-Amzn-SageMaker-Custom-Attributes: "),
     (b"x-amzn-sagemaker-inference-id", b"X-Amzn-SageMaker-Inference-Id: "),
     (b"x-amzn-sagemaker-session-id", b"X-Amzn-SageMaker-Session-Id: "),
     (b"x-amzn-sagemaker-target-model", b"X-Amzn-SageMaker-Target-Model: "),
 )
-"""What reaches the container, and nothing else does (runtime.md 5.3)."""
+"""What reaches the container, and nothing else does (runtime.md 5.3). An operation has one of the two Accepts."""
 
 _RETURNED: Final = {
     b"content-type": b"Content-Type: ",
@@ -102,11 +131,18 @@ _RETURNED: Final = {
 }
 """What of the container's reply reaches the caller, and under which name."""
 
+_RETURNED_BY_STREAM: Final = {
+    b"content-type": b"X-Amzn-SageMaker-Content-Type: ",
+    b"x-amzn-sagemaker-custom-attributes": b"X-Amzn-SageMaker-Custom-Attributes: ",
+}
+"""The same for a stream, whose own content type is that of the frames; sessions are not its business."""
+
 
 @dataclass(slots=True)
 class Invocation:
-    """One call of InvokeEndpoint, validated. `members` holds the headers that were given, by header name."""
+    """One call, validated. `members` holds the headers that were given, by header name."""
 
+    operation: Operation
     endpoint_name: str
     members: dict[bytes, bytes]
 
@@ -130,7 +166,7 @@ class Invocation:
         return None if value is None else value.decode("ascii")
 
 
-def parse(raw_endpoint_name: bytes, headers: Mapping[bytes, bytes]) -> Invocation:
+def parse(operation: Operation, raw_endpoint_name: bytes, headers: Mapping[bytes, bytes]) -> Invocation:
     """A request's endpoint name (still percent-encoded) and lower-cased headers → an `Invocation`.
 
     Raises:
@@ -141,8 +177,9 @@ def parse(raw_endpoint_name: bytes, headers: Mapping[bytes, bytes]) -> Invocatio
     if len(name) > ENDPOINT_NAME.max_length or not _SATISFIES[_NAME](name):
         violations += ENDPOINT_NAME.violations(name)
     members: dict[bytes, bytes] = {}
+    rules = operation.rules
     for header, value in headers.items():
-        rule = _BY_HEADER.get(header)
+        rule = rules.get(header)
         if rule is not None:
             member, least, most, satisfies = rule
             if not (least <= len(value) <= most and satisfies(value)):
@@ -150,7 +187,7 @@ def parse(raw_endpoint_name: bytes, headers: Mapping[bytes, bytes]) -> Invocatio
             members[header] = value
     if violations:
         raise ValidationError(validation.describe(violations))
-    return Invocation(name.decode("ascii"), members)
+    return Invocation(operation, name.decode("ascii"), members)
 
 
 def render_container_request(invocation: Invocation, *, path: bytes, host: bytes, length: int) -> bytes:
@@ -160,15 +197,16 @@ def render_container_request(invocation: Invocation, *, path: bytes, host: bytes
     for header, name in _FORWARDED:
         if header in members:
             lines += (name, members[header], b"\r\n")
-    lines.append(b"X-Amzn-SageMaker-Forwarded-Api: InvokeEndpoint\r\nContent-Length: %d\r\n\r\n" % length)
+    lines += (invocation.operation.forwarded_api, b"Content-Length: %d\r\n\r\n" % length)
     return b"".join(lines)
 
 
-def render_reply_headers(container_headers: Mapping[bytes, bytes]) -> bytes:
+def render_reply_headers(operation: Operation, container_headers: Mapping[bytes, bytes]) -> bytes:
     """The lines of the caller's reply that come from the container, each ended by CRLF."""
+    returned = _RETURNED if operation is SYNC else _RETURNED_BY_STREAM
     lines = []
     for header, value in container_headers.items():
-        name = _RETURNED.get(header)
+        name = returned.get(header)
         if name is not None:
             lines.append(name + value + b"\r\n")
     return b"".join(lines)
