@@ -9,6 +9,8 @@ layer's errors the page "Common errors" of the SageMaker API reference.
 
 from typing import ClassVar
 
+OUR_FAULT = "An internal failure occurred. The server's log has the details."
+
 
 class ServiceError(Exception):
     """An error in AWS's shape: a code, an HTTP status, a message, and members the model gives it.

@@ -47,7 +47,8 @@ def signed(
 ) -> dict[str, str]:
     """The headers of a request as botocore signs it, now."""
     request = AWSRequest(method, f"http://{host}{path}", headers=dict(headers or {}), data=body)
-    signer = S3SigV4Auth if service == "s3" else SigV4Auth
+    declared = any(name.lower() == "x-amz-content-sha256" for name in headers or {})
+    signer = S3SigV4Auth if service == "s3" and not declared else SigV4Auth
     signer(Credentials(KEY.access_key_id, KEY.secret_access_key), service, REGION).add_auth(request)
     return {"Host": host, **dict(request.headers.items())}
 
@@ -69,9 +70,8 @@ def request(
 ) -> bytes:
     """A whole signed request. `headers` are signed, `extra` are not."""
     lines = signed(path, body, method=method, headers=headers, service=service)
-    return head(
-        path, {**lines, "Content-Length": str(len(body)), **(extra or {})}, method=method, version=version
-    ) + body
+    lines |= {"Content-Length": str(len(body)), **(extra or {})}
+    return head(path, lines, method=method, version=version) + body
 
 
 def chunked(*chunks: bytes, trailers: bytes = b"") -> bytes:
@@ -293,6 +293,12 @@ class Gateway:
         """A well-behaved container behind the endpoint `echo`."""
         container = await self.container(echo)
         self.route(container)
+        return container
+
+    async def echo_as(self, name: str) -> Container:
+        """A well-behaved container behind another endpoint."""
+        container = await self.container(echo)
+        self.route(container, name=name)
         return container
 
     async def is_alive(self) -> bool:

@@ -25,6 +25,7 @@ import httptools
 
 from moorage.config import Settings
 from moorage.errors import (
+    OUR_FAULT,
     InternalFailure,
     MalformedHttpRequestException,
     RequestTimeoutException,
@@ -256,7 +257,7 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._malformed(f"The request is not valid HTTP/1.1: {error}.")
         else:
-            if self._head_bytes > self._settings.max_header_bytes and self._reading is not None:
+            if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
                 self._malformed(self._too_large())
 
     def eof_received(self) -> bool:
@@ -323,21 +324,19 @@ class ClientConnection(asyncio.Protocol):
                 raise MalformedHttpRequestException(f"The header {name.decode()} must not be repeated.")
             value = headers[name] + b"," + value
             self._repeated_headers += 1
+            if self._repeated_headers > self._settings.max_headers:
+                raise MalformedHttpRequestException(self._too_many())
         headers[name] = value
-        if len(headers) + self._repeated_headers > self._settings.max_headers:
-            raise MalformedHttpRequestException(
-                f"The request has more than {self._settings.max_headers} headers."
-            )
 
     def on_headers_complete(self) -> None:
         request = self._reading
         if request is None:
             return
-        headers = request.headers
+        headers, parser, settings = request.headers, self._parser, self._settings
         request.head_complete = True
-        request.method = self._parser.get_method()
-        request.keep_alive = request.keep_alive and self._parser.should_keep_alive()
-        version = self._parser.get_http_version()
+        request.method = parser.get_method()
+        request.keep_alive = request.keep_alive and parser.should_keep_alive()
+        version = parser.get_http_version()
         if version == "1.1":
             if b"host" not in headers:
                 raise MalformedHttpRequestException("The header Host is required.")
@@ -349,11 +348,14 @@ class ClientConnection(asyncio.Protocol):
             raise MalformedHttpRequestException(f"HTTP/{version} is not supported here, HTTP/1.1 is.")
         if not request.target.startswith(b"/"):
             request.target = _origin_form(request)
-        if b"upgrade" in headers and self._parser.should_upgrade():
+        if b"upgrade" in headers and parser.should_upgrade():
             raise MalformedHttpRequestException("Upgrade is not supported: send HTTP/1.1 without it.")
-        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        encoding = headers.get(b"transfer-encoding")
+        if encoding is not None and encoding.lower() != b"chunked":
             raise MalformedHttpRequestException("The only transfer encoding supported is 'chunked'.")
-        if self._head_bytes > self._settings.max_header_bytes or self._active is not None:
+        if len(headers) + self._repeated_headers > settings.max_headers:
+            raise MalformedHttpRequestException(self._too_many())
+        if self._head_bytes > settings.max_header_bytes or self._active is not None:
             self._check_head_size(request)
         self._head_bytes = 0
         if self._active is None:
@@ -439,6 +441,9 @@ class ClientConnection(asyncio.Protocol):
         size = len(request.target) + sum(len(n) + len(v) + 4 for n, v in request.headers.items())
         if size > self._settings.max_header_bytes:
             raise MalformedHttpRequestException(self._too_large())
+
+    def _too_many(self) -> str:
+        return f"The request has more than {self._settings.max_headers} headers."
 
     def _too_large(self) -> str:
         return f"The request's head, or its trailers, exceed {self._settings.max_header_bytes} bytes."
@@ -623,4 +628,4 @@ def _service_error(error: BaseException) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
     logger.error("internal failure", exc_info=error)
-    return InternalFailure("An internal failure occurred. The server's log has the details.")
+    return InternalFailure(OUR_FAULT)

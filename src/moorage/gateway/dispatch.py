@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from moorage.auth.verifier import Claim
 from moorage.errors import (
+    OUR_FAULT,
     InternalDependencyException,
+    InternalFailure,
     ModelNotReadyException,
     RequestEntityTooLargeException,
     ServiceError,
@@ -20,7 +22,7 @@ from moorage.errors import (
     ValidationError,
 )
 from moorage.gateway.client_connection import Request
-from moorage.gateway.pieces import Pieces
+from moorage.gateway.pieces import TINY, gather
 from moorage.gateway.upstream import UpstreamConnection
 from moorage.routing import selection
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
@@ -29,6 +31,16 @@ from moorage.wire import model_errors
 
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
+
+_FEATURES = frozenset(
+    (
+        b"x-amzn-sagemaker-target-model",
+        b"x-amzn-sagemaker-inference-component",
+        b"x-amzn-sagemaker-target-container-hostname",
+        b"x-amzn-sagemaker-enable-explanations",
+    )
+)
+"""The headers that ask for what only some endpoints have."""
 
 _HASH_AS_IT_COMES = 256 * 1024
 """Bodies above this many bytes are hashed chunk by chunk, so that no single step is long."""
@@ -50,9 +62,11 @@ class InvocationCall:
         "_raw_name",
         "_reply_headers",
         "_reply_parts",
+        "_reply_size",
         "_reply_status",
         "_request",
         "_route",
+        "_size",
         "_tried",
         "_variant",
         "deadline",
@@ -68,7 +82,8 @@ class InvocationCall:
         self._claim = claim
         self._raw_name = raw_name
         # the request's body
-        self._parts = Pieces()
+        self._parts: list[bytes | bytearray] = []
+        self._size = 0
         self._hasher = None
         self._body = b""
         # decided once the body is complete
@@ -84,7 +99,8 @@ class InvocationCall:
         # the container's reply
         self._reply_status = 0
         self._reply_headers: dict[bytes, bytes] = {}
-        self._reply_parts = Pieces()
+        self._reply_parts: list[bytes | bytearray] = []
+        self._reply_size = 0
         length = request.content_length
         if length is not None:
             self._check_size(length)
@@ -94,17 +110,21 @@ class InvocationCall:
     # --- the request arrives --------------------------------------------------------------------------
 
     def data(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        self._check_size(self._size)
         parts = self._parts
-        parts.add(chunk)
-        self._check_size(parts.size)
+        parts.append(chunk)
+        if len(parts) > 1 and len(chunk) < TINY:
+            gather(parts)
         if self._hasher is not None:
             self._hasher.update(chunk)
-        elif parts.size > _HASH_AS_IT_COMES:  # it came in chunks, with no length declared
-            self._hasher = hashlib.sha256(parts.peek())
+        elif self._size > _HASH_AS_IT_COMES:  # it came in chunks, with no length declared
+            self._hasher = hashlib.sha256(b"".join(parts))
 
     def end(self) -> None:
         """Everything is here. From now on the reply is this call's business."""
-        self._body = body = self._parts.take()
+        self._body = body = b"".join(self._parts)
+        self._parts.clear()
         request = self._request
         digest = self._hasher if self._hasher is not None else hashlib.sha256(body)
         key = self._front.verifier.verify(
@@ -168,7 +188,7 @@ class InvocationCall:
         head = wire.render_container_request(
             self._invocation,
             path=b"/invocations",
-            host=b"%b:%d" % (self._instance.host.encode(), self._instance.port),
+            host=self._instance.address,
             length=len(body),
         )
         if len(body) <= _HASH_AS_IT_COMES:
@@ -215,8 +235,12 @@ class InvocationCall:
             self._reply_too_large()
 
     def reply_data(self, chunk: bytes) -> None:
-        self._reply_parts.add(chunk)
-        if self._reply_parts.size > self._front.settings.max_response_bytes:
+        parts = self._reply_parts
+        parts.append(chunk)
+        if len(parts) > 1 and len(chunk) < TINY:
+            gather(parts)
+        self._reply_size += len(chunk)
+        if self._reply_size > self._front.settings.max_response_bytes:
             self._reply_too_large()
 
     def reply_end(self) -> None:
@@ -224,7 +248,7 @@ class InvocationCall:
         self._connection = None
         self._release()
         self._front.timed_calls.discard(self)
-        body = self._reply_parts.take()
+        body = b"".join(self._reply_parts)
         if self._reply_status >= 300:
             self._request.fail(model_errors.answered(self._origin(), self._reply_status, body))
             return
@@ -248,6 +272,10 @@ class InvocationCall:
             self._fail(model_errors.body_not_loaded(self._origin(), self._reply_status, reason))
         else:
             self._fail(model_errors.no_response(self._origin(), reason))
+
+    def reply_failed(self) -> None:
+        self._connection = None
+        self._fail(InternalFailure(OUR_FAULT))
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -300,6 +328,8 @@ def _check_features(route: EndpointRoute, invocation: wire.Invocation) -> None:
             f"Endpoint {route.name} of account {route.account_id} is an asynchronous endpoint: "
             "it accepts InvokeEndpointAsync only."
         )
+    if _FEATURES.isdisjoint(invocation.members):
+        return
     if invocation.has(b"x-amzn-sagemaker-target-model"):
         raise ValidationError(
             f"Endpoint {route.name} is not a multi-model endpoint and does not support target model header.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim
 from moorage.errors import (
+    OUR_FAULT,
     InternalFailure,
     InvalidSignatureException,
     RequestEntityTooLargeException,
@@ -21,7 +22,7 @@ from moorage.errors import (
 )
 from moorage.gateway.client_connection import Request
 from moorage.gateway.http import is_hop_by_hop
-from moorage.gateway.pieces import Pieces
+from moorage.gateway.pieces import TINY, gather
 from moorage.gateway.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -135,6 +136,10 @@ class _Relay(ABC):
                 InternalFailure(f"The part of the server that answers this request broke off: {reason}.")
             )
 
+    def reply_failed(self) -> None:
+        self._connection = None
+        self._request.fail(InternalFailure(OUR_FAULT))
+
     def _head(self, framing: bytes, extra: list[tuple[bytes, bytes]]) -> bytes:
         request = self._request
         lines = [b"%b %b HTTP/1.1\r\n" % (request.method, request.target)]
@@ -153,17 +158,22 @@ class CollectedRelay(_Relay):
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
         super().__init__(front, request, claim, pool)
         self._repeatable = True
-        self._parts = Pieces()
+        self._parts: list[bytes | bytearray] = []
+        self._size = 0
         self._body = b""
         self._key: AccessKey | None = None
         self._check_size(request.content_length or 0)
 
     def data(self, chunk: bytes) -> None:
-        self._parts.add(chunk)
-        self._check_size(self._parts.size)
+        self._size += len(chunk)
+        self._check_size(self._size)
+        self._parts.append(chunk)
+        if len(self._parts) > 1 and len(chunk) < TINY:
+            gather(self._parts)
 
     def end(self) -> None:
-        self._body = body = self._parts.take()
+        self._body = body = b"".join(self._parts)
+        self._parts.clear()
         request = self._request
         self._key = self._front.verifier.verify(
             self._claim,

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, ClassVar
 
 from moorage.auth.verifier import Claim
-from moorage.errors import ServiceError, ServiceUnavailable
+from moorage.errors import OUR_FAULT, ServiceError, ServiceUnavailable
 from moorage.gateway.client_connection import Request
 from moorage.gateway.dispatch import InvocationCall
 from moorage.wire import eventstream
@@ -90,6 +90,13 @@ class StreamCall(InvocationCall):
                 "ErrorCode": "StreamBroken",
             },
         )
+
+    def reply_failed(self) -> None:
+        if not self._streaming:
+            super().reply_failed()
+            return
+        self._connection = None
+        self._break_stream("InternalStreamFailure", {"Message": OUR_FAULT})
 
     def expire(self) -> None:
         if not self._streaming:

@@ -8,6 +8,7 @@ idle connections are reused for a short time only, and an exchange is told wheth
 
 import asyncio
 import errno
+import logging
 import math
 import socket
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ Connector = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]]
 
 _MOST_IDLE = 1024
 _LONGEST_HEAD = 256 * 1024
+logger = logging.getLogger(__name__)
 
 
 class Exchange(Protocol):
@@ -45,6 +47,9 @@ class Exchange(Protocol):
 
         `untouched`: no byte of a reply came, and the other side never read the request.
         """
+
+    def reply_failed(self) -> None:
+        """Handling the reply raised: a fault of ours, which has been logged."""
 
     def pause_request(self) -> None:
         """The other side does not read fast enough: write no more for now."""
@@ -141,8 +146,7 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._break("it answered with a protocol upgrade")
         except httptools.HttpParserCallbackError as error:
-            self._break("the gateway could not relay its reply")
-            raise (error.__context__ or error) from None
+            self._fail(error.__context__ or error)
         except httptools.HttpParserError as error:
             self._break(f"its reply is not valid HTTP ({error})")
         else:
@@ -231,6 +235,13 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self._transport.close()
         exchange.reply_end()
+
+    def _fail(self, error: BaseException) -> None:
+        logger.error("a reply could not be handled", exc_info=error)
+        exchange, self._exchange = self._exchange, None
+        self._transport.abort()
+        if exchange is not None:
+            exchange.reply_failed()
 
     def _break(self, reason: str, *, untouched: bool = False) -> None:
         exchange, self._exchange = self._exchange, None

@@ -28,6 +28,11 @@ class Instance:
     outstanding: int = 0
     retired: bool = False
     """No route names it any more; it is drained once `outstanding` is 0."""
+    address: bytes = b""
+    """Its host and port as a `Host` header names them."""
+
+    def __post_init__(self) -> None:
+        self.address = b"%b:%d" % (self.host.encode(), self.port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,224 @@
+"""The header table, member by member against the service model, and every constraint broken one by one."""
+
+import botocore.session
+import pytest
+from botocore.model import OperationModel
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moorage.errors import ValidationError
+from moorage.wire import invocation as wire
+
+SERVICE = botocore.session.Session().get_service_model("sagemaker-runtime")
+MODELS: dict[str, OperationModel] = {
+    operation.name: SERVICE.operation_model(operation.name) for operation in (wire.SYNC, wire.STREAM)
+}
+TABLES = {"InvokeEndpoint": wire.INVOKE_ENDPOINT, wire.STREAM.name: wire.INVOKE_ENDPOINT_WITH_RESPONSE_STREAM}
+OUTSIDE_THE_TABLE = {"EndpointName", "Body"}
+NAME = "^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
+NOT_YET_IN_EVERY_BOTOCORE = {"PrefixAwareId"}
+
+
+@pytest.mark.parametrize("operation", MODELS)
+def test_the_table_has_every_member_and_no_other(operation: str) -> None:
+    modeled = set(MODELS[operation].input_shape.members)
+    known = {member.name for member in TABLES[operation]}
+    assert modeled - OUTSIDE_THE_TABLE <= known
+    assert known - modeled <= NOT_YET_IN_EVERY_BOTOCORE
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        (operation, name)
+        for operation, model in MODELS.items()
+        for name in model.input_shape.members
+        if name != "Body"
+    ],
+)
+def test_a_member_is_as_the_model_has_it(operation: str, name: str) -> None:
+    shape = MODELS[operation].input_shape.members[name]
+    table = {member.name: member for member in (*TABLES[operation], wire.ENDPOINT_NAME)}
+    member = table[name]
+    assert shape.type_name == "string"
+    if name != "EndpointName":
+        assert member.header.decode() == shape.serialization["name"].lower()
+    assert member.max_length == shape.metadata["max"]
+    assert member.min_length == shape.metadata.get("min", 0)
+    assert member.pattern == shape.metadata["pattern"]
+    assert member.sensitive == shape.metadata.get("sensitive", False)
+
+
+def test_the_operation_is_as_the_model_has_it() -> None:
+    model = MODELS["InvokeEndpoint"]
+    assert model.http == {"method": "POST", "requestUri": "/endpoints/{EndpointName}/invocations"}
+    assert model.input_shape.required_members == ["EndpointName", "Body"]
+    assert model.input_shape.members["Body"].metadata["max"] == 6 * 1024 * 1024
+
+
+@pytest.mark.parametrize("operation", [wire.SYNC, wire.STREAM], ids=lambda operation: operation.name)
+def test_the_reply_has_every_header_of_the_model(operation: wire.Operation) -> None:
+    given_back = {
+        shape.serialization["name"].lower()
+        for shape in MODELS[operation.name].output_shape.members.values()
+        if shape.serialization.get("location") == "header"
+    }
+    container = {
+        b"content-type": b"a/b",
+        b"x-amzn-sagemaker-custom-attributes": b"c",
+        b"x-amzn-sagemaker-new-session-id": b"d",
+        b"x-amzn-sagemaker-closed-session-id": b"e",
+        b"x-amzn-invoked-production-variant": b"not the container's to say",
+        b"server": b"x",
+    }
+    lines = wire.render_reply_headers(operation, container).decode().lower()
+    rendered = {line.partition(":")[0] for line in lines.split("\r\n") if line}
+    assert rendered | {"x-amzn-invoked-production-variant"} == given_back
+
+
+def refusal(headers: dict[bytes, bytes], name: bytes = b"echo") -> str:
+    with pytest.raises(ValidationError) as caught:
+        wire.parse(wire.SYNC, name, headers)
+    return caught.value.message
+
+
+def one(value: str, key: str, rule: str) -> str:
+    return f"1 validation error detected: Value '{value}' at '{key}' failed to satisfy constraint: Member must {rule}"
+
+
+PATTERN = "satisfy regular expression pattern: "
+PRINTABLE = PATTERN + r"\A\S[\p{Print}]*\z"
+SESSION = PATTERN + "^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
+COMPONENT = PATTERN + r"^[a-zA-Z0-9]([\-a-zA-Z0-9]*[a-zA-Z0-9])?$"
+BROKEN = [
+    ("Content-Type", "x" * 1025, "contentType", "have length less than or equal to 1024"),
+    ("Content-Type", "é", "contentType", PATTERN + r"\p{ASCII}*"),
+    ("Accept", "x" * 1025, "accept", "have length less than or equal to 1024"),
+    ("Accept", "é", "accept", PATTERN + r"\p{ASCII}*"),
+    ("Custom-Attributes", "x" * 1025, "customAttributes", "have length less than or equal to 1024"),
+    ("Custom-Attributes", "é", "customAttributes", PATTERN + r"\p{ASCII}*"),
+    ("Target-Model", "x" * 1025, "targetModel", "have length less than or equal to 1024"),
+    ("Target-Model", " x", "targetModel", PRINTABLE),
+    ("Target-Model", "é", "targetModel", PRINTABLE),
+    ("Target-Model", "x\ty", "targetModel", PRINTABLE),
+    ("Target-Variant", "x" * 64, "targetVariant", "have length less than or equal to 63"),
+    ("Target-Variant", "-x", "targetVariant", PATTERN + NAME),
+    ("Target-Variant", "x-", "targetVariant", PATTERN + NAME),
+    ("Target-Variant", "", "targetVariant", PATTERN + NAME),
+    (
+        "Target-Container-Hostname",
+        "x" * 64,
+        "targetContainerHostname",
+        "have length less than or equal to 63",
+    ),
+    ("Target-Container-Hostname", "x.y", "targetContainerHostname", PATTERN + NAME),
+    ("Inference-Id", "x" * 65, "inferenceId", "have length less than or equal to 64"),
+    ("Inference-Id", "x\x7f", "inferenceId", PRINTABLE),
+    ("Enable-Explanations", "x" * 65, "enableExplanations", "have length less than or equal to 64"),
+    ("Enable-Explanations", "", "enableExplanations", "have length greater than or equal to 1"),
+    ("Inference-Component", "x" * 64, "inferenceComponentName", "have length less than or equal to 63"),
+    ("Inference-Component", "x-", "inferenceComponentName", COMPONENT),
+    ("Session-Id", "x" * 257, "sessionId", "have length less than or equal to 256"),
+    ("Session-Id", "NEW_SESSION_", "sessionId", SESSION),
+    ("Session-Id", "", "sessionId", SESSION),
+    ("Prefix-Aware-Id", "x" * 65, "prefixAwareId", "have length less than or equal to 64"),
+    ("Prefix-Aware-Id", " ", "prefixAwareId", PRINTABLE),
+]
+
+
+def header(name: str) -> bytes:
+    plain = name in ("Content-Type", "Accept")
+    return (name if plain else f"X-Amzn-SageMaker-{name}").lower().encode()
+
+
+@pytest.mark.parametrize(("name", "value", "key", "rule"), BROKEN)
+def test_a_broken_constraint_is_named(name: str, value: str, key: str, rule: str) -> None:
+    shown = "***" if key == "customAttributes" else value
+    assert refusal({header(name): value.encode()}) == one(shown, key, rule)
+
+
+@pytest.mark.parametrize(("name", "value", "key", "rule"), BROKEN)
+def test_one_character_less_is_within(name: str, value: str, key: str, rule: str) -> None:
+    if "less than" in rule:
+        parsed = wire.parse(wire.SYNC, b"echo", {header(name): value[1:].encode()})
+        assert parsed.members == {header(name): value[1:].encode()}
+
+
+@pytest.mark.parametrize("key", ["targetModel", "inferenceId", "prefixAwareId"])
+def test_an_empty_value_breaks_both_its_constraints(key: str) -> None:
+    name = {"targetModel": "Target-Model", "inferenceId": "Inference-Id", "prefixAwareId": "Prefix-Aware-Id"}[
+        key
+    ]
+    assert refusal({header(name): b""}) == (
+        f"2 validation errors detected: Value '' at '{key}' failed to satisfy constraint: Member must have length "
+        f"greater than or equal to 1; Value '' at '{key}' failed to satisfy constraint: Member must {PRINTABLE}"
+    )
+
+
+def test_everything_broken_is_reported_at_once() -> None:
+    message = refusal({header("Target-Variant"): b"-", header("Session-Id"): b"-"}, b"-")
+    assert message.startswith("3 validation errors detected: Value '-' at 'endpointName' failed")
+    assert "; Value '-' at 'targetVariant' failed" in message
+    assert "; Value '-' at 'sessionId' failed" in message
+
+
+@pytest.mark.parametrize(
+    "name", [b"", b"-a", b"a-", b"a_b", b"a%20b", b"a%2Fb", b"%C3%A9", b"%", b"%zz", b"a" * 64]
+)
+def test_endpoint_names_that_are_none(name: bytes) -> None:
+    assert "at 'endpointName' failed to satisfy constraint" in refusal({}, name)
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [(b"a", "a"), (b"a--b", "a--b"), (b"%61%2Db", "a-b"), (b"A0" * 31 + b"z", "A0" * 31 + "z")],
+)
+def test_endpoint_names_are_decoded(raw: bytes, name: str) -> None:
+    assert wire.parse(wire.SYNC, raw, {}).endpoint_name == name
+
+
+def test_lengths_are_counted_in_characters() -> None:
+    message = refusal({b"accept": "é".encode() * 1024})
+    assert "length" not in message  # too many bytes, not too many characters; but not ASCII
+
+
+def test_headers_of_others_are_ignored() -> None:
+    headers = {b"x-amzn-sagemaker-unheard-of": b"\xff", b"user-agent": b"x", b"host": b"y", b"accept": b"a"}
+    assert wire.parse(wire.SYNC, b"echo", headers).members == {b"accept": b"a"}
+
+
+def test_the_container_gets_what_the_contract_names() -> None:
+    invocation = wire.Invocation(
+        wire.SYNC,
+        "echo",
+        {
+            b"x-amzn-sagemaker-target-variant": b"v",
+            b"accept": b"b/c",
+            b"content-type": b"a/b",
+            b"x-amzn-sagemaker-target-model": b"m.tar.gz",
+        },
+    )
+    head = wire.render_container_request(invocation, path=b"/invocations", host=b"h:1", length=3)
+    assert head == (
+        b"POST /invocations HTTP/1.1\r\nHost: h:1\r\nContent-Type: a/b\r\nAccept: b/c\r\n"
+        b"X-Amzn-SageMaker-Target-Model: m.tar.gz\r\n"
+        b"X-Amzn-SageMaker-Forwarded-Api: InvokeEndpoint\r\nContent-Length: 3\r\n\r\n"
+    )
+
+
+@given(
+    st.binary(max_size=80),
+    st.dictionaries(
+        st.sampled_from([member.header for member in wire.INVOKE_ENDPOINT]), st.binary(max_size=80)
+    ),
+)
+def test_any_bytes_are_parsed_or_refused(name: bytes, headers: dict[bytes, bytes]) -> None:
+    try:
+        invocation = wire.parse(wire.SYNC, name, headers)
+    except ValidationError as error:
+        assert error.message.split(" ")[1] == "validation"
+    else:
+        assert invocation.endpoint_name.isascii()
+        assert all(value.isascii() for value in invocation.members.values())
+        texts = (invocation.target_variant, invocation.inference_id, invocation.session_id)
+        assert all(text is None or text.isascii() for text in texts)
