@@ -64,8 +64,15 @@ class World:
             await asyncio.gather(task, return_exceptions=True)
             feed.close()
 
-    async def configure(self, name: str, *, instances: int = 1, image: str = "moorage/modelhost") -> None:
-        model = {"ModelName": name, "PrimaryContainer": {"Image": image}}
+    async def configure(
+        self,
+        name: str,
+        *,
+        instances: int = 1,
+        image: str = "moorage/modelhost",
+        model: dict[str, Any] | None = None,
+    ) -> None:
+        model = {"ModelName": name, **(model or {"PrimaryContainer": {"Image": image}})}
         variant = {"VariantName": "AllTraffic", "ModelName": name, "InitialInstanceCount": instances}
         common: dict[str, Any] = {"account_id": ACCOUNT, "name": name, "creation_time": NOW}
         await self.store.create(Model(arn=f"model/{name}", definition=model, **common), {})
@@ -166,7 +173,26 @@ async def test_one_failed_instance_fails_the_creation_and_stops_the_others(world
         endpoint = await world.reaches("e", EndpointStatus.FAILED)
         assert endpoint.failure_reason
         await until(lambda: not world.launcher.states())
-        assert not list((world.settings.data_dir / "instances").iterdir())
+        await until(lambda: not list((world.settings.data_dir / "instances").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ({"Containers": [{"Image": "a"}, {"Image": "b"}]}, "2 containers"),
+        ({"PrimaryContainer": {"Image": "a", "Mode": "MultiModel"}}, "multi-model"),
+        ({"PrimaryContainer": {"ModelPackageName": "a"}}, "model package"),
+    ],
+)
+async def test_models_that_cannot_be_run_yet_fail_with_a_reason(
+    world: World, model: dict[str, Any], says: str
+) -> None:
+    async with world.controller():
+        await world.configure("a", model=model)
+        await world.create("e", "a")
+        endpoint = await world.reaches("e", EndpointStatus.FAILED)
+        assert says in (endpoint.failure_reason or "")
+        assert not world.launcher.launched
 
 
 async def test_an_update_drains_the_old_instances_before_it_stops_them(world: World) -> None:
