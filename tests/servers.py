@@ -49,7 +49,9 @@ class MoorageServer:
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MOORAGE_"))
         }
-        environment |= {f"MOORAGE_{key.upper()}": str(value) for key, value in self._settings.items()} | self._environment
+        environment |= {
+            f"MOORAGE_{key.upper()}": str(value) for key, value in self._settings.items()
+        } | self._environment
         self.data_dir.mkdir(parents=True, exist_ok=True)
         log = (self.data_dir.parent / f"{self.data_dir.name}.server.log").open("a")
         with log:

@@ -67,10 +67,13 @@ async def test_a_killed_instance_fails_only_what_was_inside_it(
     # Least outstanding requests: no instance ever holds more than its half.
     assert 0 < len(failures) <= CLIENTS // INSTANCES + 1
     for reply in failures:
-        assert reply.status == 424
-        assert reply.error()["Code"] == "ModelError"
-        assert reply.error()["OriginalStatusCode"] == 0
-        assert reply.error()["Message"].startswith("Received server error (0) from model with message ")
+        assert (reply.status, reply.error()["Code"]) == (424, "ModelError")
+        # It may have died between the head of its answer and the body.
+        words = {
+            0: "Received server error (0) from model with message ",
+            200: "Received server error (200) from primary and could not load the entire response body.",
+        }
+        assert reply.error()["Message"].startswith(words[reply.error()["OriginalStatusCode"]])
 
     def instances_in_service() -> int:
         endpoint = sagemaker.describe_endpoint(EndpointName=steady)

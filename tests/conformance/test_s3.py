@@ -230,9 +230,9 @@ NO_206 = "rclone answers a range with 200 and the checksum of the whole object"
 def test_a_range_is_read(s3: Any, bucket: str, wanted: str, part: bytes, content_range: str) -> None:
     s3.put_object(Bucket=bucket, Key="digits", Body=b"0123456789")
     found = s3.get_object(Bucket=bucket, Key="digits", Range=wanted)
+    assert found["Body"].read() == part
     assert found["ResponseMetadata"]["HTTPStatusCode"] == 206
     assert found["ContentRange"] == content_range
-    assert found["Body"].read() == part
 
 
 def test_a_range_behind_the_end_is_refused(s3: Any, bucket: str) -> None:
@@ -417,7 +417,8 @@ def test_a_wrong_checksum_is_refused(s3: Any, fresh_bucket: str, checksum: dict[
 @pytest.mark.xfail(reason=NO_206)
 def test_a_large_object_put_in_one_piece_is_downloaded_in_parts(s3: Any, bucket: str, tmp_path: Path) -> None:
     s3.put_object(Bucket=bucket, Key="large/one piece", Body=LARGE)
-    s3.download_file(bucket, "large/one piece", str(tmp_path / "copy"))
+    one_by_one = TransferConfig(use_threads=False)
+    s3.download_file(bucket, "large/one piece", str(tmp_path / "copy"), Config=one_by_one)
     assert (tmp_path / "copy").read_bytes() == LARGE
 
 
@@ -425,10 +426,10 @@ def test_a_large_object_put_in_one_piece_is_downloaded_in_parts(s3: Any, bucket:
 def test_conditions_are_kept(s3: Any, bucket: str) -> None:
     where = {"Bucket": bucket, "Key": "conditional"}
     etag = s3.put_object(**where, Body=b"1")["ETag"]
-    assert s3.get_object(**where, IfMatch=etag)["Body"].read() == b"1"
+    assert s3.head_object(**where, IfMatch=etag)["ETag"] == etag
     for condition, expected in (({"IfMatch": '"other"'}, 412), ({"IfNoneMatch": etag}, 304)):
         with pytest.raises(ClientError) as caught:
-            s3.get_object(**where, **condition)
+            s3.head_object(**where, **condition)
         assert _code(caught)[0] == expected
 
 

@@ -22,6 +22,12 @@ def silent_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not loud, [record.getMessage() for record in loud]
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a controller or an S3 to restart does not wait long."""
+    monkeypatch.setattr("moorage.gateway.relay._PATIENCE_SECONDS", 0.2)
+
+
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
     async with start_gateway() as gateway:

@@ -143,7 +143,11 @@ async def test_connection_close_is_honoured(gateway: Gateway) -> None:
 
 async def test_head_replies_have_no_body(gateway: Gateway) -> None:
     client = await gateway.client()
-    for start in (HEALTH, head("/bucket/key", signed("/bucket/key", method="GET")), head(PATH, {"Host": "a"})):
+    for start in (
+        HEALTH,
+        head("/bucket/key", signed("/bucket/key", method="GET")),
+        head(PATH, {"Host": "a"}),
+    ):
         client.send(b"HEAD" + start[start.index(b" ") :])
         reply = await client.reply(has_body=False)
         assert int(reply.headers["content-length"]) > 0
@@ -184,7 +188,9 @@ async def test_repeated_headers_are_joined_by_commas(gateway: Gateway) -> None:
 @pytest.mark.parametrize("name", ["Host", "Authorization", "X-Amz-Date"])
 async def test_headers_that_decide_must_not_be_repeated(gateway: Gateway, name: str) -> None:
     lines = signed()
-    reply = await gateway.call(head(PATH, lines).removesuffix(b"\r\n") + f"{name}: {lines[name]}\r\n\r\n".encode())
+    reply = await gateway.call(
+        head(PATH, lines).removesuffix(b"\r\n") + f"{name}: {lines[name]}\r\n\r\n".encode()
+    )
     assert (reply.status, reply.error) == (400, "MalformedHttpRequestException")
     assert name.lower() in json.loads(reply.body)["message"]
 
@@ -202,6 +208,7 @@ async def test_an_absolute_form_target_without_a_path_is_the_root(gateway: Gatew
     assert reply.error == "ServiceUnavailable"  # signed rightly; there is no controller
 
 
+CHUNKS = b"POST /_moorage/health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 GARBAGE = {
     "conflicting lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
     "repeated lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
@@ -219,9 +226,9 @@ GARBAGE = {
     "encoding not known": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "encoding spelled wrong": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "encoding identity": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
-    "chunk size no number": b"POST /_moorage/health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-    "chunk size with 0x": b"POST /_moorage/health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n",
-    "chunk ends in LF": b"POST /_moorage/health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\na\n0\n\n",
+    "chunk size no number": CHUNKS + b"xyz\r\n",
+    "chunk size with 0x": CHUNKS + b"0x1\r\na\r\n",
+    "chunk ends in LF": CHUNKS + b"1\na\n0\n\n",
     "folded header": b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
     "bare LF": b"GET / HTTP/1.1\nHost: a\n\n",
     "bare LF in headers": b"GET / HTTP/1.1\r\nHost: a\nX-Smuggled: b\r\n\r\n",
@@ -256,10 +263,8 @@ GARBAGE = {
     + b"".join(b"X-%d: a\r\n" % number for number in range(32))
     + b"\r\n",
     "too often the same header": b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 40 + b"\r\n",
-    "giant trailer": b"POST /_moorage/health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"1\r\na\r\n0\r\nX: " + b"x" * 400_000,
-    "giant chunk extension": b"POST /_moorage/health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"1\r\na\r\n1;" + b"x" * 400_000,
+    "giant trailer": CHUNKS + b"1\r\na\r\n0\r\nX: " + b"x" * 400_000,
+    "giant chunk extension": CHUNKS + b"1\r\na\r\n1;" + b"x" * 400_000,
 }
 
 

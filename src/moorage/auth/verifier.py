@@ -11,7 +11,7 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -29,6 +29,8 @@ from moorage.errors import (
 SKEW_SECONDS = 5 * 60
 S3_SKEW_SECONDS = 15 * 60
 _MOST_SIGNERS = 4096
+_MOST_TARGETS = 4096
+_LONGEST_TARGET = 256
 _SIGNATURE_LENGTH = 64
 _ISO_FORMAT = "%Y%m%dT%H%M%SZ"
 _ISO_BASIC = re.compile(rb"\d{8}T\d{6}Z")
@@ -42,10 +44,14 @@ class SignedBy:
 
     key: AccessKey
     scope: sigv4.CredentialScope
-    scope_text: str
+    scope_text: bytes
     signed_headers: tuple[bytes, ...]
-    signing_key: bytes = field(repr=False)
+    signer: sigv4.Signer
     skew_seconds: int
+
+    @property
+    def day(self) -> bytes:
+        return self.scope_text[:8]
 
 
 class Claim:
@@ -98,6 +104,7 @@ class Verifier:
         self._regions = regions
         self._clock = clock
         self._signers: dict[bytes, SignedBy] = {}
+        self._targets: dict[bytes, tuple[bytes, bytes]] = {}
         self._last_date: tuple[bytes, float] = (b"", 0.0)
 
     def claim(self, headers: Mapping[bytes, bytes]) -> Claim:
@@ -117,8 +124,10 @@ class Verifier:
         if signed_by is None or date is None or len(signature) != _SIGNATURE_LENGTH:
             return self._claim_anew(headers, header, date)
         self._check_fresh(date, signed_by.skew_seconds)
-        self._check_scope(signed_by.scope, date)
-        _check_token(headers)
+        if not date.startswith(signed_by.day):
+            self._check_scope(signed_by.scope, date)
+        if b"x-amz-security-token" in headers:
+            _check_token(headers)
         return Claim(signed_by, signature, date, headers.get(b"x-amz-content-sha256"))
 
     def _claim_anew(self, headers: Mapping[bytes, bytes], header: bytes, date: bytes | None) -> Claim:
@@ -141,9 +150,9 @@ class Verifier:
         signed_by = SignedBy(
             key,
             scope,
-            scope.text,
+            scope.text.encode("latin-1"),
             authorization.signed_headers,
-            sigv4.signing_key(key.secret_access_key, scope),
+            sigv4.Signer(sigv4.signing_key(key.secret_access_key, scope)),
             skew_seconds,
         )
         common, _, last = header.rpartition(b"Signature=")
@@ -174,21 +183,20 @@ class Verifier:
                     "The value of 'x-amz-content-sha256' does not match the SHA-256 of the request's body: "
                     f"it should have been '{body_hash}'."
                 )
-        path, _, query = target.partition(b"?")
         signed_by = claim.signed_by
+        path, query = self._canonical_target(target, for_s3=claim.service == "s3")
         canonical = sigv4.canonical_request(
             method=method,
-            path=path if claim.service == "s3" else sigv4.canonical_path(path),
-            query=sigv4.canonical_query(query),
+            path=path,
+            query=query,
             headers=headers,
             signed_headers=signed_by.signed_headers,
             payload_hash=payload_hash,
         )
         to_sign = sigv4.string_to_sign(
-            timestamp=claim.timestamp.decode("latin-1"), scope=signed_by.scope_text, canonical=canonical
+            timestamp=claim.timestamp, scope=signed_by.scope_text, canonical=canonical
         )
-        signature = sigv4.sign(signed_by.signing_key, to_sign)
-        if not hmac.compare_digest(signature.encode(), claim.signature):
+        if not hmac.compare_digest(signed_by.signer.sign(to_sign), claim.signature):
             raise InvalidSignatureException(
                 "The request signature we calculated does not match the signature you provided. Check your "
                 "AWS Secret Access Key and signing method. Consult the service documentation for details.\n\n"
@@ -201,6 +209,21 @@ class Verifier:
                 self._signers.clear()
             self._signers[claim.unseen] = signed_by
         return signed_by.key
+
+    def _canonical_target(self, target: bytes, *, for_s3: bool) -> tuple[bytes, bytes]:
+        """The canonical path and query. Invocations have few different targets, so those are remembered."""
+        if for_s3:
+            path, _, query = target.partition(b"?")
+            return path, sigv4.canonical_query(query)
+        known = self._targets.get(target)
+        if known is None:
+            path, _, query = target.partition(b"?")
+            known = sigv4.canonical_path(path), sigv4.canonical_query(query)
+            if len(self._targets) >= _MOST_TARGETS:
+                self._targets.clear()
+            if len(target) <= _LONGEST_TARGET:
+                self._targets[target] = known
+        return known
 
     def _parse_date(self, date: bytes) -> float:
         """Seconds since the epoch. The requests of one second share one parse."""

@@ -184,6 +184,7 @@ class ClientConnection(asyncio.Protocol):
         "_date",
         "_front",
         "_head_bytes",
+        "_headers",
         "_loop",
         "_parser",
         "_reading",
@@ -225,6 +226,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = math.inf
         # the requests'
         self._head_bytes = 0  # since the last head or piece of body: of a head, or of trailers
+        self._headers: dict[bytes, bytes] | None = None  # of the head being parsed
         self._repeated_headers = 0
         self._body_held = False
         self._reading: Request | None = None  # being parsed
@@ -302,10 +304,11 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._closing:
             return
+        self._reading = request = Request(self)
+        self._headers = request.headers
         self._repeated_headers = 0
-        self._reading = Request(self)
         if self._active is not None:
-            self._waiting.append(self._reading)
+            self._waiting.append(request)
             self._adjust_reading()
 
     def on_url(self, url: bytes) -> None:
@@ -313,12 +316,11 @@ class ClientConnection(asyncio.Protocol):
             self._reading.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        request = self._reading
-        if request is None or request.head_complete:  # closing, or a trailer
+        headers = self._headers
+        if headers is None:  # closing, or a trailer
             return
         name = name.lower()
         value = value.rstrip()
-        headers = request.headers
         if name in headers:
             if name in _NEVER_REPEATED:
                 raise MalformedHttpRequestException(f"The header {name.decode()} must not be repeated.")
@@ -333,6 +335,7 @@ class ClientConnection(asyncio.Protocol):
         if request is None:
             return
         headers, parser, settings = request.headers, self._parser, self._settings
+        self._headers = None
         request.head_complete = True
         request.method = parser.get_method()
         request.keep_alive = request.keep_alive and parser.should_keep_alive()

@@ -5,7 +5,7 @@ TINY = 4096
 
 
 def gather(pieces: list[bytes | bytearray]) -> None:
-    """Melt the last of several pieces into the one before: tiny pieces, as objects, weigh many times what they hold."""
+    """Melt the last of several pieces into the one before it; as objects, tiny ones weigh far more than they hold."""
     last = pieces.pop()
     if isinstance(pieces[-1], bytearray):
         pieces[-1] += last

@@ -69,6 +69,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_headers",
         "_parser",
         "_pool",
+        "_reading_paused",
         "_replying",
         "_transport",
         "idle_since",
@@ -87,6 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_complete = False
         self._framed = True
         self._replying = False
+        self._reading_paused = False
         self.reused = False
         self.idle_since = math.inf
         self.without_body = False
@@ -112,9 +114,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.writelines(data)
 
     def pause_reading(self) -> None:
+        self._reading_paused = True
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
+        self._reading_paused = False
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -231,6 +235,8 @@ class UpstreamConnection(asyncio.Protocol):
             return  # dropped meanwhile
         # A reply that outran its request leaves a connection nobody should be given.
         if reusable and self.request_complete and not self._transport.get_write_buffer_size():
+            if self._reading_paused:  # for a client that did not read the end of this reply yet
+                self.resume_reading()
             self._pool.give_back(self)
         else:
             self._transport.close()
