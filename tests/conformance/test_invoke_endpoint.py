@@ -252,7 +252,6 @@ def test_all_broken_constraints_are_reported_at_once(runtime: Any, echo: str) ->
     assert message.count("at 'inferenceId'") == 1
 
 
-@pytest.mark.xfail(reason="a refused value is shown whole, however long")
 def test_the_message_of_an_error_keeps_to_its_own_limit(runtime: Any, echo: str) -> None:
     limit = members.OPERATION.error_shapes[0].members["Message"].metadata["max"]
     with pytest.raises(runtime.exceptions.ValidationError) as caught:
@@ -532,9 +531,6 @@ def test_a_killed_container_fails_what_was_inside_and_then_there_is_none(gated: 
     assert _answers_again(runtime, gated.endpoint) != str(process)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="for a moment after the start its route does not say that it is provisioning"
-)
 @covers("error.ModelNotReadyException", "error.ModelNotReadyException.Message")
 def test_after_a_restart_of_the_server_a_model_that_still_loads_is_not_ready(gated: Gated) -> None:
     with closed(gated.load_gate):

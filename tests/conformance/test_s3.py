@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import random
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,6 @@ def test_the_life_of_a_bucket(s3: Any) -> None:
     assert _code(caught) == (404, "404")
 
 
-@pytest.mark.xfail(reason="rclone answers BucketAlreadyExists")
 def test_a_bucket_that_is_there_may_be_created_again(s3: Any, bucket: str) -> None:
     s3.create_bucket(Bucket=bucket)
 
@@ -213,10 +213,6 @@ def test_a_copy_may_replace_the_metadata(s3: Any, bucket: str) -> None:
     assert s3.head_object(Bucket=bucket, Key="other")["Metadata"] == {"b": "2"}
 
 
-NO_206 = "rclone answers a range with 200 and the checksum of the whole object"
-
-
-@pytest.mark.xfail(reason=NO_206)
 @pytest.mark.parametrize(
     ("wanted", "part", "content_range"),
     [
@@ -414,7 +410,6 @@ def test_a_wrong_checksum_is_refused(s3: Any, fresh_bucket: str, checksum: dict[
     assert _keys(s3, fresh_bucket) == []
 
 
-@pytest.mark.xfail(reason=NO_206)
 def test_a_large_object_put_in_one_piece_is_downloaded_in_parts(s3: Any, bucket: str, tmp_path: Path) -> None:
     s3.put_object(Bucket=bucket, Key="large/one piece", Body=LARGE)
     one_by_one = TransferConfig(use_threads=False)
@@ -489,9 +484,12 @@ def test_a_body_that_was_changed_on_its_way_is_refused(
     assert _keys(s3, bucket, Prefix="never") == []
 
 
-@pytest.mark.skip(reason="presigned URLs are not supported yet")
-def test_presigned_urls() -> None:
-    """`generate_presigned_url` for get_object and put_object, fetched without credentials."""
+@pytest.mark.xfail(reason="the verifier knows signatures in the header only")
+def test_presigned_urls(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="presigned", Body=b"1")
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "presigned"})
+    with urllib.request.urlopen(url) as reply:
+        assert reply.read() == b"1"
 
 
 # --- the object store that the server itself uses ------------------------------------------------------
@@ -531,7 +529,6 @@ async def test_obstore_puts_and_gets(store: S3Store, s3: Any, bucket: str, key: 
         await obstore.head_async(store, key)
 
 
-@pytest.mark.xfail(reason=NO_206)
 async def test_obstore_reads_a_range(store: S3Store) -> None:
     await obstore.put_async(store, "digits", b"0123456789")
     assert bytes(await obstore.get_range_async(store, "digits", start=2, end=5)) == b"234"

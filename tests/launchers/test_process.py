@@ -494,7 +494,7 @@ async def test_adopted_orphans_are_collected(tmp_path: Path, mailbox: Mailbox) -
     try:
         orphan = int(await mailbox.line())
         async with asyncio.timeout(20):
-            while Path(f"/proc/{orphan}").exists():  # noqa: ASYNC110 - the kernel has no event for it
+            while Path(f"/proc/{orphan}").exists():
                 await asyncio.sleep(0.05)
         assert [p for p in procfs.processes() if p.parent == host.pid and p.is_dead] == []
     finally:

@@ -66,7 +66,10 @@ class _ControlPlane:
 
     async def answer(self, request: Request) -> Response:
         request_id = _request_id(request)
-        query_protocol = request.headers.get("x-moorage-service") == "sts"
+        content_type = request.headers.get("content-type", "")
+        query_protocol = "x-amz-target" not in request.headers and content_type.startswith(
+            "application/x-www-form-urlencoded"
+        )
         try:
             if query_protocol:
                 return _reply(200, sts.CONTENT_TYPE, await _answer_sts(request), request_id)

@@ -357,6 +357,7 @@ class Reconciler:
     def _publish(self, endpoint: Endpoint) -> None:
         """Tell the gateways where the deployment in service can be reached now."""
         assert endpoint.deployed is not None
+        assert endpoint.deployment_id is not None
         self._serving[endpoint.account_id, endpoint.name] = endpoint
         plan = DeploymentPlan.from_document(endpoint.deployed)
         reachable = [
@@ -390,7 +391,8 @@ class Reconciler:
                 region=self._settings.region,
                 variants=variants,
                 asynchronous=plan.asynchronous,
-                provisioning=endpoint.status is EndpointStatus.SYSTEM_UPDATING,
+                provisioning=endpoint.status is EndpointStatus.SYSTEM_UPDATING
+                or bool(self._missing(plan, endpoint.deployment_id)),
             )
         )
 

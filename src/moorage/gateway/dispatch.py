@@ -6,6 +6,7 @@ any time, and every way out of it goes through `_release`.
 """
 
 import asyncio
+import errno
 import hashlib
 import math
 from typing import TYPE_CHECKING, ClassVar
@@ -42,6 +43,10 @@ _FEATURES = frozenset(
 )
 """The headers that ask for what only some endpoints have."""
 
+_NO_FILES = (
+    "The gateway has no file descriptor left to reach an instance with. Raise the limit of open files (`ulimit -n`) "
+    "before `moorage serve`, or send fewer invocations at once."
+)
 _HASH_AS_IT_COMES = 256 * 1024
 """Bodies above this many bytes are hashed chunk by chunk, so that no single step is long."""
 
@@ -199,6 +204,9 @@ class InvocationCall:
     def not_connected(self, error: BaseException) -> None:
         """The instance is down and nothing was sent, so another may have it."""
         self._connecting = None
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._fail(ServiceUnavailable(_NO_FILES))
+            return
         self._give_instance_back()
         self._attempt()
 

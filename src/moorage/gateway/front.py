@@ -138,7 +138,10 @@ class GatewayFront:
 
 def _speaks_query(request: Request) -> bool:
     """Whether the client expects the XML of the Query protocol."""
-    return b"/sts/aws4_request" in request.headers.get(b"authorization", b"")
+    content_type = request.headers.get(b"content-type", b"")
+    return b"x-amz-target" not in request.headers and content_type.startswith(
+        b"application/x-www-form-urlencoded"
+    )
 
 
 def _speaks_s3(request: Request) -> bool:

@@ -9,6 +9,7 @@ until the hash has been compared. A body that was tampered with never arrives wh
 import asyncio
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from moorage.auth.credentials import AccessKey
@@ -20,6 +21,7 @@ from moorage.errors import (
     RequestEntityTooLargeException,
     ServiceUnavailable,
 )
+from moorage.gateway import s3_repairs
 from moorage.gateway.client_connection import Request
 from moorage.gateway.http import is_hop_by_hop
 from moorage.gateway.pieces import TINY, gather
@@ -97,7 +99,7 @@ class _Relay(ABC):
     def _connect(self) -> None:
         self._connecting = self._pool.start(self)
 
-    def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         self._reply_begun = True
         lines = [
             name + b": " + value + b"\r\n"
@@ -231,6 +233,7 @@ class StreamedRelay(_Relay):
             self._check_hash()  # there is no last piece to hold back
         self._chunked_request = request.content_length is None
         self._held = b""
+        self._has_body = True
         self._ended = False
         self._request.pause_reading()
         self._connect()
@@ -246,6 +249,15 @@ class StreamedRelay(_Relay):
         self._request.resume_reading()
         if self._ended:
             self._finish(connection)
+
+    def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        request = self._request
+        status, repaired, self._has_body = s3_repairs.repair(request.method, request.target, status, headers)
+        super().reply_head(status, repaired)
+
+    def reply_data(self, chunk: bytes) -> None:
+        if self._has_body:
+            super().reply_data(chunk)
 
     def data(self, chunk: bytes) -> None:
         if self._hasher is not None:

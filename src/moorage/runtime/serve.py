@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import sys
 
 from moorage.config import Settings
@@ -11,6 +12,7 @@ from moorage.runtime.supervisor import CannotServe, serve
 
 def main() -> int:
     logs.configure("moorage")
+    _allow_many_files()
     settings = Settings.from_json(os.environ.pop("MOORAGE_SETTINGS"))
     try:
         asyncio.run(serve(settings, announce=_announce))
@@ -18,6 +20,12 @@ def main() -> int:
         print(f"moorage: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _allow_many_files() -> None:
+    """A gateway holds two sockets for each invocation; the usual limit of 1024 is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _announce(url: str) -> None:

@@ -27,11 +27,22 @@ def render(error: ServiceError, *, control_plane: bool = False) -> tuple[int, st
     return error.status, content_type, json.dumps(body).encode()
 
 
+_QUERY_NAMES = {
+    "MissingAuthenticationTokenException": "MissingAuthenticationToken",
+    "UnrecognizedClientException": "InvalidClientTokenId",
+    "InvalidSignatureException": "SignatureDoesNotMatch",
+    "IncompleteSignatureException": "IncompleteSignature",
+    "ExpiredTokenException": "ExpiredToken",
+    "AccessDeniedException": "AccessDenied",
+}
+
+
 def render_query(error: ServiceError, request_id: str) -> bytes:
     """The body of an error reply in the Query protocol's form, which STS speaks."""
     sender = "Sender" if error.status < 500 else "Receiver"
+    code = _QUERY_NAMES.get(error.code, error.code)
     return (
         f'<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>{sender}</Type>'
-        f"<Code>{escape(error.code)}</Code><Message>{escape(error.message)}</Message></Error>"
+        f"<Code>{escape(code)}</Code><Message>{escape(error.message)}</Message></Error>"
         f"<RequestId>{escape(request_id)}</RequestId></ErrorResponse>"
     ).encode()

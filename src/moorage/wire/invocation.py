@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 from moorage.errors import ValidationError
 from moorage.wire import validation
 
+_LONGEST_MESSAGE: Final = 2048
 _ASCII = r"\p{ASCII}*"
 _PRINTABLE = r"\A\S[\p{Print}]*\z"
 _NAME = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
@@ -59,7 +60,7 @@ class Member:
             rules.append(validation.at_least_long(self.min_length))
         if not _SATISFIES[self.pattern](value):
             rules.append(validation.matches(self.pattern))
-        shown = "***" if self.sensitive else text
+        shown = "***" if self.sensitive else text[: self.max_length + 1]
         return [validation.violation(shown, self.key, rule) for rule in rules]
 
 
@@ -186,7 +187,7 @@ def parse(operation: Operation, raw_endpoint_name: bytes, headers: Mapping[bytes
                 violations += member.violations(value)
             members[header] = value
     if violations:
-        raise ValidationError(validation.describe(violations))
+        raise ValidationError(validation.describe(violations)[:_LONGEST_MESSAGE])
     return Invocation(operation, name.decode("ascii"), members)
 
 
