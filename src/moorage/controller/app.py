@@ -66,10 +66,7 @@ class _ControlPlane:
 
     async def answer(self, request: Request) -> Response:
         request_id = _request_id(request)
-        content_type = request.headers.get("content-type", "")
-        query_protocol = "x-amz-target" not in request.headers and content_type.startswith(
-            "application/x-www-form-urlencoded"
-        )
+        query_protocol = _speaks_query(request)
         try:
             if query_protocol:
                 return _reply(200, sts.CONTENT_TYPE, await _answer_sts(request), request_id)
@@ -150,6 +147,14 @@ def _request_id(request: Request) -> str:
     if given is None:
         given = request.scope.setdefault("moorage.request_id", str(uuid.uuid4()))
     return given
+
+
+def _speaks_query(request: Request) -> bool:
+    """Whether the client expects the XML of the Query protocol: STS, IAM and others that take forms."""
+    if request.headers.get("x-moorage-service") == "sts":
+        return True
+    is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    return is_form and "x-amz-target" not in request.headers
 
 
 def _reply(status: int, content_type: str, body: bytes, request_id: str, error_code: str = "") -> Response:

@@ -138,10 +138,11 @@ class GatewayFront:
 
 def _speaks_query(request: Request) -> bool:
     """Whether the client expects the XML of the Query protocol."""
-    content_type = request.headers.get(b"content-type", b"")
-    return b"x-amz-target" not in request.headers and content_type.startswith(
-        b"application/x-www-form-urlencoded"
-    )
+    headers = request.headers
+    if b"/sts/aws4_request" in headers.get(b"authorization", b""):
+        return True
+    is_form = headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
+    return is_form and request.target == b"/" and b"x-amz-target" not in headers
 
 
 def _speaks_s3(request: Request) -> bool:
