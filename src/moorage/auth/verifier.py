@@ -48,10 +48,7 @@ class SignedBy:
     signed_headers: tuple[bytes, ...]
     signer: sigv4.Signer
     skew_seconds: int
-
-    @property
-    def day(self) -> bytes:
-        return self.scope_text[:8]
+    day: bytes
 
 
 class Claim:
@@ -123,7 +120,9 @@ class Verifier:
         signed_by = self._signers.get(common)
         if signed_by is None or date is None or len(signature) != _SIGNATURE_LENGTH:
             return self._claim_anew(headers, header, date)
-        self._check_fresh(date, signed_by.skew_seconds)
+        parsed, timestamp = self._last_date
+        if parsed != date or abs(timestamp - self._clock()) > signed_by.skew_seconds:
+            self._check_fresh(date, signed_by.skew_seconds)
         if not date.startswith(signed_by.day):
             self._check_scope(signed_by.scope, date)
         if b"x-amz-security-token" in headers:
@@ -154,6 +153,7 @@ class Verifier:
             authorization.signed_headers,
             sigv4.Signer(sigv4.signing_key(key.secret_access_key, scope)),
             skew_seconds,
+            scope.date.encode("latin-1"),
         )
         common, _, last = header.rpartition(b"Signature=")
         signature = authorization.signature.encode("latin-1")

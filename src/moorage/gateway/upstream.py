@@ -211,8 +211,8 @@ class UpstreamConnection(asyncio.Protocol):
         headers = self._headers
         self._framed = (
             b"content-length" in headers
-            or b"chunked" in headers.get(b"transfer-encoding", b"").lower()
             or status in (204, 304)
+            or b"chunked" in headers.get(b"transfer-encoding", b"").lower()
         )
         if self._exchange is not None:
             self._exchange.reply_head(status, headers)

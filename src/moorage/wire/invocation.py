@@ -177,15 +177,19 @@ def parse(operation: Operation, raw_endpoint_name: bytes, headers: Mapping[bytes
     name = unquote_to_bytes(raw_endpoint_name) if b"%" in raw_endpoint_name else raw_endpoint_name
     if len(name) > ENDPOINT_NAME.max_length or not _SATISFIES[_NAME](name):
         violations += ENDPOINT_NAME.violations(name)
-    members: dict[bytes, bytes] = {}
     rules = operation.rules
-    for header, value in headers.items():
-        rule = rules.get(header)
-        if rule is not None:
-            member, least, most, satisfies = rule
-            if not (least <= len(value) <= most and satisfies(value)):
-                violations += member.violations(value)
-            members[header] = value
+    members = {header: headers[header] for header in rules.keys() & headers.keys()}
+    for header, value in members.items():
+        _, least, most, satisfies = rules[header]
+        if not (least <= len(value) <= most and satisfies(value)):
+            # In the order of the request, not of the set.
+            violations += [
+                each
+                for name, given in headers.items()
+                if name in rules
+                for each in rules[name][0].violations(given)
+            ]
+            break
     if violations:
         raise ValidationError(validation.describe(violations)[:_LONGEST_MESSAGE])
     return Invocation(operation, name.decode("ascii"), members)
