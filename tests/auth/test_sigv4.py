@@ -81,7 +81,7 @@ def test_a_case_of_the_suite(name: str) -> None:
 
 
 def test_the_vector_of_this_service() -> None:
-    """runtime.md 9.3: double encoding of the path, runs of spaces in a header."""
+    """What botocore signs for this service: double encoding of the path, runs of spaces in a header."""
     headers = {
         b"content-type": b"application/json",
         b"host": b"runtime.sagemaker.us-east-1.amazonaws.com",

@@ -296,7 +296,7 @@ def test_a_wrong_secret_is_refused(verifier: Verifier) -> None:
     assert Sent(key=other).refused_by(verifier)[1].startswith(MISMATCH)
 
 
-# --- refused by the head: the texts of runtime.md 7.4 ----------------------------------------------------------
+# --- refused by the head: the texts of AWS's front layer ----------------------------------------------------------
 
 
 def replaced(old: str, new: str) -> Callable[[Sent], None]:

@@ -19,7 +19,7 @@ from moorage.wire.eventstream import Decoder, InvalidMessage, Message
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "eventstream.json").read_text())
 GOOD, BAD = VECTORS["good"], VECTORS["bad"]
 
-# A part with the payload "hi", and a modelled exception: made and decoded with the real client (runtime.md 3.2).
+# A part with the payload "hi", and a modelled exception: made and decoded with the real client.
 PART = bytes.fromhex(
     "0000006b00000059997770650b3a6576656e742d7479706507000b5061796c6f6164506172740d3a636f6e74656e742d74797065"
     "0700186170706c69636174696f6e2f6f637465742d73747265616d0d3a6d6573736167652d747970650700056576656e746869f0"

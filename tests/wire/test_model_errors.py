@@ -1,4 +1,4 @@
-"""The words of each `ModelError` (runtime.md section 6)."""
+"""The words of each `ModelError` as captured."""
 
 import json
 

@@ -9,7 +9,7 @@ are easy to get wrong:
   `user-agent`, newer ones leave it out.
 * The payload hash is the value of `x-amz-content-sha256` if there is one, else the hash of the body.
 
-Sources: runtime.md section 9; the public test suite that botocore's source distribution carries.
+Sources: botocore's signer (`botocore.auth`); the public test suite that botocore's source distribution carries.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def parse_authorization(header: bytes, *, has_date: bool) -> Authorization:
 
     Raises:
         IncompleteSignatureException: parameters are missing or malformed, in the words of AWS's front layer
-            (runtime.md 7.4).
+            as captured from the real services.
     """
     text = header.decode("latin-1")
     algorithm, _, rest = text.partition(" ")

@@ -4,7 +4,7 @@ Verification has two steps, because a body may take long to arrive and must be h
 everything in the head, so that a stranger is refused before a byte of body is kept; `verify` compares the
 signature once the payload's hash is known.
 
-The order of the checks and the texts are those of AWS's front layer (runtime.md 7.4).
+The order of the checks and the texts are those of AWS's front layer, as captured from the real services.
 """
 
 import hmac

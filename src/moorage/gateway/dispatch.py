@@ -330,7 +330,7 @@ class InvocationCall:
 
 
 def _check_features(route: EndpointRoute, invocation: wire.Invocation) -> None:
-    """Refuse what this endpoint does not have, as the real service does (runtime.md 5.5, 5.8, 7.2)."""
+    """Refuse what this endpoint does not have, with the real service's words where they are known."""
     if route.asynchronous:
         raise ValidationError(
             f"Endpoint {route.name} of account {route.account_id} is an asynchronous endpoint: "

@@ -16,8 +16,8 @@ class InstanceSpec:
     """Everything needed to start an instance, and to tell later what it was started for.
 
     `argv` is the container's command line and `environment` what the container sees besides the platform's
-    variables (hosting.md 1.4), which the launcher adds. `base_dir` is the instance's own directory, standing
-    for `/opt/ml`: the model is already unpacked in `<base_dir>/model`. Times in seconds.
+    variables (`SAGEMAKER_BIND_TO_PORT` and its kin), which the launcher adds. `base_dir` is the instance's own
+    directory, standing for `/opt/ml`: the model is already unpacked in `<base_dir>/model`. Times in seconds.
     """
 
     instance_id: str

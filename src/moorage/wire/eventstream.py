@@ -7,7 +7,7 @@ A message on the wire, all numbers big-endian, both checksums CRC-32 as in zlib:
     payload
     checksum of everything before it (4)
 
-Sources: runtime.md 3.2; the byte-exact messages in botocore's own tests.
+Sources: botocore's decoder (`botocore.eventstream`); the byte-exact messages in botocore's own tests.
 """
 
 import json

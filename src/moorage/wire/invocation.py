@@ -120,12 +120,15 @@ _FORWARDED: Final = (
     (b"x-amzn-sagemaker-session-id", b"X-Amzn-SageMaker-Session-Id: "),
     (b"x-amzn-sagemaker-target-model", b"X-Amzn-SageMaker-Target-Model: "),
 )
-"""What reaches the container, and nothing else does (runtime.md 5.3). An operation has one of the two Accepts."""
+"""What reaches the container, and nothing else does (InvokeEndpoint's API reference).
+
+An operation has one of the two Accepts.
+"""
 
 _RETURNED: Final = {
     b"content-type": b"Content-Type: ",
     b"x-amzn-sagemaker-custom-attributes": b"X-Amzn-SageMaker-Custom-Attributes: ",
-    # A container may announce a new session under either name (runtime.md 5.6).
+    # A container may announce a new session under either name: the reference and the containers differ.
     b"x-amzn-sagemaker-session-id": b"X-Amzn-SageMaker-New-Session-Id: ",
     b"x-amzn-sagemaker-new-session-id": b"X-Amzn-SageMaker-New-Session-Id: ",
     b"x-amzn-sagemaker-closed-session-id": b"X-Amzn-SageMaker-Closed-Session-Id: ",

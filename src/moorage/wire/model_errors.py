@@ -1,4 +1,4 @@
-"""The `ModelError`s of an invocation, in the words the real service uses (runtime.md section 6)."""
+"""The `ModelError`s of an invocation, in the words the real service uses (captured replies)."""
 
 from dataclasses import dataclass
 

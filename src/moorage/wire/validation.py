@@ -1,7 +1,7 @@
 """The words in which AWS's request framework reports broken constraints.
 
 One request may break several; they are reported together in one message.
-Source of the form: runtime.md 7.2 and hosting.md 7.3 (captures of the real services).
+Source of the form: captured replies of the real services.
 """
 
 from collections.abc import Iterable, Sequence
