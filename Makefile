@@ -17,8 +17,8 @@ unit: .venv/test
 format: .venv/test ## rewrite the sources in the one style
 	$(BIN)/ruff check --fix && $(BIN)/ruff format
 
-bench: .venv/test ## throughput and latency of the gateway beside nginx
-	$(BIN)/python benchmarks/gateway.py
+bench: .venv/test ## the gateway beside nginx, and response streams
+	$(BIN)/python benchmarks/gateway.py && $(BIN)/python benchmarks/streaming.py
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	requirements/lock.sh

@@ -132,27 +132,9 @@ class MoorageServer:
         s3.put_object(Bucket=bucket, Key=f"{name}/model.tar.gz", Body=pack(files))
         return f"s3://{bucket}/{name}/model.tar.gz"
 
-    def create(
-        self,
-        name: str,
-        files: Mapping[str, str | bytes],
-        *,
-        instances: int = 1,
-        image: str = MODELHOST,
-        environment: Mapping[str, str] | None = None,
-        config: Mapping[str, Any] | None = None,
-        variant: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Model, configuration and endpoint of one name, without waiting. `config` and `variant` add members."""
-        self.configure(
-            name,
-            files,
-            instances=instances,
-            image=image,
-            environment=environment,
-            config=config,
-            variant=variant,
-        )
+    def create(self, name: str, files: Mapping[str, str | bytes], **options: Any) -> None:
+        """Model, configuration and endpoint of one name, without waiting. For the options see `configure`."""
+        self.configure(name, files, **options)
         self.client("sagemaker").create_endpoint(EndpointName=name, EndpointConfigName=name)
 
     def configure(
@@ -166,7 +148,8 @@ class MoorageServer:
         config: Mapping[str, Any] | None = None,
         variant: Mapping[str, Any] | None = None,
     ) -> None:
-        """A model and a configuration of one name."""
+        """A model and a configuration of one name. `config` and `variant` add members to the configuration and to
+        its only variant."""
         sagemaker = self.client("sagemaker")
         container: dict[str, Any] = {"Image": image, "Environment": dict(environment or {})}
         if files:

@@ -760,3 +760,27 @@ async def test_an_unsigned_payload_is_refused(gateway: Gateway) -> None:
     reply = await gateway.call(request(b"x", headers={"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"}))
     assert (reply.status, reply.error) == (403, "InvalidSignatureException")
     assert "UNSIGNED-PAYLOAD is not accepted" in json.loads(reply.body)["message"]
+
+
+async def test_a_fault_in_one_expiry_does_not_keep_the_others_from_theirs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start_gateway(invocation_timeout_seconds=0.2) as gateway:
+
+        async def silent(connection: ContainerConnection) -> None:
+            await connection.request()
+            await connection.closed_by_gateway()
+
+        gateway.route(await gateway.container(silent))
+
+        class Faulty:
+            deadline = 0.0
+
+            def expire(self) -> None:
+                gateway.front.timed_calls.discard(self)  # type: ignore[arg-type]
+                raise RuntimeError("a bug")
+
+        gateway.front.timed_calls.add(Faulty())  # type: ignore[arg-type]
+        assert (await gateway.call(request())).status == 424
+    assert "a bug" in caplog.text
+    caplog.clear()

@@ -222,3 +222,9 @@ def test_any_bytes_are_parsed_or_refused(name: bytes, headers: dict[bytes, bytes
         assert all(value.isascii() for value in invocation.members.values())
         texts = (invocation.target_variant, invocation.inference_id, invocation.session_id)
         assert all(text is None or text.isascii() for text in texts)
+
+
+def test_a_new_session_given_under_both_names_comes_back_once() -> None:
+    container = {b"x-amzn-sagemaker-session-id": b"old name", b"x-amzn-sagemaker-new-session-id": b"new name"}
+    lines = wire.render_reply_headers(wire.SYNC, container)
+    assert lines == b"X-Amzn-SageMaker-New-Session-Id: new name\r\n"

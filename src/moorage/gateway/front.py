@@ -79,10 +79,9 @@ class GatewayFront:
             pool = self._pools[instance] = self._pool_to(tcp(instance.host, instance.port))
         return pool
 
-    def sweep(self, now: float) -> None:
-        """Expire the invocations whose time is over."""
-        for call in [call for call in self.timed_calls if call.deadline <= now]:
-            call.expire()
+    def overdue(self, now: float) -> list[InvocationCall]:
+        """The invocations whose time is over."""
+        return [call for call in self.timed_calls if call.deadline <= now]
 
     def close_stale_connections(self) -> None:
         """Close idle upstream connections, and forget the pools of instances that are gone."""

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.client_connection import ClientConnection
+from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.feed import Report, follow
 from moorage.gateway.front import GatewayFront
 from moorage.gateway.http import DateLine, RequestIds
@@ -94,9 +95,17 @@ class GatewayServer:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             now = loop.time()
-            front.sweep(now)
+            _expire(front.overdue(now))
             turn = (turn + 1) % _SLOW_SWEEP_EVERY
             if turn == 0:
                 front.close_stale_connections()
-                for connection in [c for c in self._connections if c.deadline <= now]:
-                    connection.expire()
+                _expire([c for c in self._connections if c.deadline <= now])
+
+
+def _expire(overdue: Sequence[InvocationCall | ClientConnection]) -> None:
+    """A fault in ending one must not keep the others from being ended, now or later."""
+    for each in overdue:
+        try:
+            each.expire()
+        except Exception:
+            logger.exception("what was overdue could not be ended")

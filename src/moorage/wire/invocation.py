@@ -212,9 +212,9 @@ def render_container_request(invocation: Invocation, *, path: bytes, host: bytes
 def render_reply_headers(operation: Operation, container_headers: Mapping[bytes, bytes]) -> bytes:
     """The lines of the caller's reply that come from the container, each ended by CRLF."""
     returned = _RETURNED if operation is SYNC else _RETURNED_BY_STREAM
-    lines = []
+    lines = {}  # by their names, since a container may give the new session under both of its names
     for header, value in container_headers.items():
         name = returned.get(header)
         if name is not None:
-            lines.append(name + value + b"\r\n")
-    return b"".join(lines)
+            lines[name] = name + value + b"\r\n"
+    return b"".join(lines.values())
