@@ -19,8 +19,6 @@ from moorage.resources import Definition, Endpoint, EndpointConfig, Model
 from moorage.storage.base import ResourceStore
 from moorage.storage.objects import ObjectError, ObjectStore
 
-_ON_MODELHOST = "moorage.modelhost"
-
 
 class DeploymentFailed(Exception):
     """A deployment cannot be; the text becomes the endpoint's FailureReason."""
@@ -161,13 +159,19 @@ class InstanceWorkshop:
         try:
             (base_dir / "model").mkdir(parents=True)
             await self._fetch_model(plan, base_dir)
-            if _ON_MODELHOST in image.argv:
+            if image.is_model_host:
                 await self._fetch_submitted_code(plan, environment, base_dir)
                 environment.setdefault(
                     "MOORAGE_ENVIRONMENTS_DIR", str(self._settings.data_dir / "environments")
                 )
+        except OSError as error:
+            await self.discard(instance_id)
+            raise DeploymentFailed(
+                f'The model of container "{plan.container_hostname}" could not be written to {base_dir}: '
+                f"{error.strerror or error}."
+            ) from error
         except BaseException:
-            await asyncio.to_thread(shutil.rmtree, base_dir, ignore_errors=True)
+            await self.discard(instance_id)
             raise
         return InstanceSpec(
             instance_id=instance_id,
@@ -238,8 +242,7 @@ class InstanceWorkshop:
             ) from error
         except artifacts.ArtifactError as error:
             raise DeploymentFailed(
-                f'Failed to extract model data archive for container "{plan.container_hostname}" from URL '
-                f'"{url}". Please ensure that the object located at the URL is a valid tar.gz archive. ({error})'
+                artifacts.extraction_failure(plan.container_hostname, url, error)
             ) from error
         finally:
             archive.unlink(missing_ok=True)
@@ -247,15 +250,15 @@ class InstanceWorkshop:
     async def _fetch_uncompressed(self, plan: VariantPlan, source: Definition, model_dir: Path) -> None:
         url = str(source["S3Uri"])
         single = source.get("S3DataType") == "S3Object"
-        prefix = url.removeprefix("s3://").partition("/")[2]
-        bucket = url.removeprefix("s3://").partition("/")[0]
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
         try:
             keys = [prefix] if single else await self._objects.keys(url)
             if not keys:
                 raise DeploymentFailed(f"There are no objects below {url}.")
+            names = [artifacts.relative_name(key, None if single else prefix) for key in keys]
+            artifacts.check_no_clash(names)
             total = 0
-            for key in keys:
-                name = key.rsplit("/", 1)[-1] if single else artifacts.relative_name(key, prefix)
+            for key, name in zip(keys, names, strict=True):
                 target = model_dir / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 total += await self._objects.download(f"s3://{bucket}/{key}", target)

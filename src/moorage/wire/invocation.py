@@ -154,14 +154,6 @@ class Invocation:
     def target_variant(self) -> str | None:
         return self._text(b"x-amzn-sagemaker-target-variant")
 
-    @property
-    def inference_id(self) -> str | None:
-        return self._text(b"x-amzn-sagemaker-inference-id")
-
-    @property
-    def session_id(self) -> str | None:
-        return self._text(b"x-amzn-sagemaker-session-id")
-
     def has(self, header: bytes) -> bool:
         return header in self.members
 
