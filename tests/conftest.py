@@ -4,11 +4,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.postgres import postgres_server, postgres_url
 from tests.servers import MoorageServer
 
 __all__ = ["new_server", "postgres_server", "postgres_url", "server"]
+
+# How long an example takes is the machine's mood, not the code's correctness.
+settings.register_profile(
+    "any machine", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """The controller's end of the feed: routes out to every gateway, word of drained instances back.
 
 The lines are described in `moorage.gateway.feed`. A gateway that connects gets the whole table; a gateway that dies
-has nothing inside any instance any more. So an instance is drained when every gateway connected now has said so.
+has nothing inside any instance any more. So an instance is drained when as many gateways as there are meant to be
+have said so: one that is not connected may be on its way back, from its own restart or from the controller's.
 """
 
 import asyncio
@@ -33,9 +34,10 @@ class _Gateway:
 
 
 class Feed:
-    """Publishes routes to the gateways."""
+    """Publishes routes to the gateways, of which there are meant to be `gateways`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gateways: int = 0) -> None:
+        self._expected = gateways
         self._routes: dict[tuple[str, str], Route] = {}
         self._gateways: set[_Gateway] = set()
         self._changed = asyncio.Condition()
@@ -61,8 +63,7 @@ class Feed:
     def begin(self) -> None:
         """All routes known at start-up have been put: gateways may have the table, which is whole from now on."""
         self._complete = True
-        for gateway in self._gateways:
-            gateway.send({"reset": list(self._routes.values())})
+        self._send({"reset": list(self._routes.values())})
 
     def put(self, route: Route) -> None:
         key = (route["account_id"], route["name"])
@@ -104,7 +105,9 @@ class Feed:
     async def _until(self, condition: Callable[[_Gateway], bool], timeout_seconds: float) -> bool:
         try:
             async with asyncio.timeout(timeout_seconds), self._changed:
-                await self._changed.wait_for(lambda: all(condition(gateway) for gateway in self._gateways))
+                await self._changed.wait_for(
+                    lambda: len(self._gateways) >= self._expected and all(map(condition, self._gateways))
+                )
         except TimeoutError:
             return False
         return True
@@ -113,6 +116,8 @@ class Feed:
         gateway = _Gateway(writer)
         if self._complete:
             gateway.send({"reset": list(self._routes.values())})
+            gateway.send({"drain": list(self._awaited)})
+            gateway.send({"sync": self._syncs})
         self._gateways.add(gateway)
         try:
             while line := await reader.readline():

@@ -1,6 +1,6 @@
 """The gateway's end of the feed: routing snapshots in, drained instances out.
 
-One JSON value a line. From the controller: `{"reset": [route…]}` once after connecting, then `{"put": route}`,
+One JSON value a line. From the controller: `{"reset": [route…]}` after connecting, then `{"put": route}`,
 `{"remove": [account_id, name]}`, `{"drain": [instance_id…]}` and `{"sync": number}`. To the controller:
 `{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
 `{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last
@@ -32,6 +32,8 @@ async def follow(
         except OSError:
             await asyncio.sleep(_RETRY_SECONDS)
             continue
+        while not reports.empty():
+            reports.get_nowait()  # answers to a controller that is gone; this one asks again
         reporter = asyncio.create_task(_report(reports, writer), name="report to the controller")
         try:
             while line := await reader.readline():

@@ -27,7 +27,7 @@ async def serve(settings: Settings, url: str) -> None:
     try:
         store = SqlResourceStore(database)
         objects = _objects(settings, url)
-        feed = Feed()
+        feed = Feed(gateways=settings.workers)
         reconciler = Reconciler(
             settings=settings,
             store=store,
