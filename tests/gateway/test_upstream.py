@@ -2,7 +2,7 @@
 
 import asyncio
 
-from moorage.gateway.upstream import Pool, UpstreamConnection, tcp
+from moorage.upstream import Pool, UpstreamConnection, tcp
 
 PATIENCE = 2.0
 

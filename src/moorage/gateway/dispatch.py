@@ -24,9 +24,9 @@ from moorage.errors import (
 )
 from moorage.gateway.client_connection import Request
 from moorage.gateway.pieces import TINY, gather
-from moorage.gateway.upstream import UpstreamConnection
 from moorage.routing import selection
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
+from moorage.upstream import UpstreamConnection
 from moorage.wire import invocation as wire
 from moorage.wire import model_errors
 

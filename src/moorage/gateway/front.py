@@ -20,8 +20,8 @@ from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.health import HealthCall
 from moorage.gateway.relay import CollectedRelay, StreamedRelay
 from moorage.gateway.streaming import StreamCall
-from moorage.gateway.upstream import Connector, Pool, tcp, unix
 from moorage.routing.table import Instance, RoutingTable
+from moorage.upstream import Connector, Pool, tcp, unix
 from moorage.wire import faults
 
 _ENDPOINTS = b"/endpoints/"

@@ -25,7 +25,7 @@ from moorage.gateway import s3_repairs
 from moorage.gateway.client_connection import Request
 from moorage.gateway.http import is_hop_by_hop
 from moorage.gateway.pieces import TINY, gather
-from moorage.gateway.upstream import Pool, UpstreamConnection
+from moorage.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront

@@ -3,7 +3,23 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, DateTime, Dialect, Index, MetaData, String, Table, Text, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -75,3 +91,59 @@ secrets = Table(
     Column("value", Text, nullable=False),
 )
 """Random values that every process on this database must share, such as the key that signs page tokens."""
+
+
+def _unfinished(table: str, name: str, *columns: str) -> Index:
+    """An index of the invocations that are not finished, which are few beside those that are."""
+    condition = text("finished_time IS NULL")
+    return Index(f"{table}_{name}", *columns, sqlite_where=condition, postgresql_where=condition)
+
+
+_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+
+async_invocations = Table(
+    "async_invocations",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("invocation_id", text_key(36), nullable=False, unique=True),
+    Column("account_id", text_key(12), nullable=False),
+    Column("endpoint_name", text_key(63), nullable=False),
+    Column("inference_id", text_key(64), nullable=False),
+    Column("received_time", UtcDateTime, nullable=False),
+    Column("expires_time", UtcDateTime, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("body", LargeBinary),
+    Column("claim_after", UtcDateTime, nullable=False),
+    Column("token", text_key(36)),
+    Column("attempts", Integer, nullable=False),
+    Column("deaths", Integer, nullable=False),
+    Column("first_claimed_time", UtcDateTime),
+    Column("retrying_since", UtcDateTime),
+    Column("cancelled", Boolean, nullable=False),
+    Column("finished_time", UtcDateTime),
+    Column("status", text_key(16)),
+    Column("reason", Text),
+    _unfinished("async_invocations", "claimable", "account_id", "endpoint_name", "claim_after", "sequence"),
+    _unfinished("async_invocations", "expiring", "expires_time"),
+    Index("async_invocations_by_endpoint", "account_id", "endpoint_name", "sequence"),
+    Index("async_invocations_by_inference_id", "account_id", "inference_id"),
+    Index("async_invocations_finished", "finished_time"),
+)
+"""The queue of asynchronous invocations. One that is not finished can be claimed from `claim_after` on: its arrival,
+the end of the lease that `token` holds, or the end of a pause. `status` is set when it is finished."""
+
+async_notices = Table(
+    "async_notices",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("account_id", text_key(12), nullable=False),
+    Column("topic_arn", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("invocation_id", text_key(36)),
+    Column("created_time", UtcDateTime, nullable=False),
+    Column("send_after", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", Text),
+    Index("async_notices_by_send_after", "send_after", "sequence"),
+)
+"""Messages that are owed to topics; a row goes when its message has been delivered or given up."""

@@ -1,0 +1,180 @@
+"""Asynchronous invocations as values, and the queue that keeps them: the seam between accepting and running.
+
+An invocation is accepted once (`put`), claimed for a time by whoever runs it (`claim`, `extend`), and finished once.
+A claim is a lease: when its time ends with nothing heard, the invocation can be claimed again. So an invocation runs
+at least once, and finishes exactly once: `finish` of a claim that was lost does nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class Status(StrEnum):
+    """`Completed`, `Failed` and `Expired` are final, and spelled as in notifications."""
+
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    EXPIRED = "Expired"
+
+
+FINAL = (Status.COMPLETED, Status.FAILED, Status.EXPIRED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncInvocation:
+    """What was accepted. Its input is either `input_location` or `body`; locations are `s3://` URLs.
+
+    `success_topic`, `error_topic` and `include_response_in` are what the endpoint's configuration said when it was
+    accepted.
+    """
+
+    invocation_id: str
+    account_id: str
+    endpoint_name: str
+    inference_id: str
+    received_time: datetime
+    expires_time: datetime
+    timeout_seconds: int
+    content_type: str | None = None
+    accept: str | None = None
+    custom_attributes: str | None = None
+    input_location: str | None = None
+    body: bytes | None = None
+    output_location: str | None = None
+    failure_location: str | None = None
+    success_topic: str | None = None
+    error_topic: str | None = None
+    include_response_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An invocation in the hands of one dispatcher until `lease_until`.
+
+    `attempt` counts claims, this one included. `deaths` counts the containers that died of it. `first_claimed_time`
+    is that of attempt 1. `retrying_since` is when the object store was first found out of order.
+    """
+
+    invocation: AsyncInvocation
+    token: str
+    attempt: int
+    deaths: int
+    first_claimed_time: datetime
+    lease_until: datetime
+    retrying_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A message that is owed to a topic. It is kept in the same transaction as what it tells of."""
+
+    account_id: str
+    topic_arn: str
+    message: str
+    invocation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an invocation ended. `status` is a final one; `reason` says why it failed or expired."""
+
+    status: Status
+    finished_time: datetime
+    reason: str | None = None
+    content_type: str | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """An invocation as the queue has it now, for people to look at."""
+
+    invocation: AsyncInvocation
+    status: Status
+    attempts: int
+    deaths: int
+    first_claimed_time: datetime | None
+    finished_time: datetime | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """One endpoint's queue. Counts by status (final ones as long as they are kept), the age of the oldest that is
+    not finished, and how many were accepted and finished in the last minute."""
+
+    account_id: str
+    endpoint_name: str
+    counts: dict[Status, int]
+    oldest_received_time: datetime | None
+    received_last_minute: int
+    finished_last_minute: int
+
+
+class Queue(Protocol):
+    """Durable: what a method has returned for survives the death of every process."""
+
+    async def put(self, invocation: AsyncInvocation) -> None:
+        """Accept. Concurrent puts share one commit."""
+
+    async def claim(
+        self, account_id: str, endpoint_name: str, *, most: int, lease_seconds: float
+    ) -> Sequence[Claim]:
+        """Up to `most` invocations, those first that have waited longest."""
+
+    async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> set[str]:
+        """Lengthen leases from now. The tokens of those that are still held; the others were lost."""
+
+    async def release(
+        self,
+        claim: Claim,
+        *,
+        delay_seconds: float = 0.0,
+        died: bool = False,
+        retrying_since: datetime | None = None,
+        unattempted: bool = False,
+    ) -> bool:
+        """Give back, to be claimed again after the delay. `died`: its container did. `unattempted`: it reached no
+        container, so the attempt does not count. False if the claim was lost."""
+
+    async def finish(self, claim: Claim, outcome: Outcome) -> bool:
+        """End it, with the notices of its end. False, and nothing done, if the claim was lost."""
+
+    async def next_claimable(self, account_id: str, endpoint_name: str) -> datetime | None:
+        """When the next invocation can be claimed (in the past: now); None if there is none at all."""
+
+    async def backlogged(self) -> Sequence[tuple[str, str]]:
+        """Account and name of the endpoints that have unfinished invocations."""
+
+    async def backlogs(self, account_id: str) -> Sequence[Backlog]:
+        """The queues of an account's endpoints, by name."""
+
+    async def records(
+        self,
+        account_id: str,
+        *,
+        endpoint_name: str | None = None,
+        status: Status | None = None,
+        before: int | None = None,
+        most: int = 100,
+    ) -> Sequence[tuple[int, Record]]:
+        """Records without their bodies, the newest first, each with a number that continues the list (`before`)."""
+
+    async def find(self, account_id: str, id: str) -> Sequence[Record]:
+        """By invocation id or inference id; an inference id may be given to several."""
+
+    async def cancel(self, account_id: str, invocation_id: str) -> bool:
+        """Make it the next to be claimed, and fail then with a reason that says so. False if it is not queued."""
+
+    async def requeue(self, account_id: str, invocation_id: str, *, expires_time: datetime) -> bool:
+        """Run a failed or expired one again, as if it had just been accepted. False if it is neither."""
+
+    async def purge(
+        self, *, finished_before: datetime, account_id: str | None = None, endpoint_name: str | None = None
+    ) -> int:
+        """Forget finished invocations; how many there were."""
