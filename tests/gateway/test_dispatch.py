@@ -670,11 +670,6 @@ async def test_a_retired_instance_is_drained_and_reported(gateway: Gateway) -> N
             "Member must satisfy regular expression pattern: ^[a-zA-Z0-9](-*[a-zA-Z0-9])*",
         ),
         (
-            "/endpoints/echo/async-invocations",
-            "UnknownOperationException",
-            "This server does not have InvokeEndpointAsync yet.",
-        ),
-        (
             "/endpoints/echo/something",
             "UnknownOperationException",
             "There is no operation POST /endpoints/echo/something of the service sagemaker.",

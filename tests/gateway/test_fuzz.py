@@ -42,6 +42,7 @@ VALID = [
     head(PATH, {**signed(body=b"abcdef"), "Transfer-Encoding": "chunked"}) + chunked(b"abc", b"def"),
     head(PATH, {**signed(body=b"abc"), "Expect": "100-continue", "Content-Length": "3"}) + b"abc",
     request(b"{}", "/", headers={"X-Amz-Target": "SageMaker.ListEndpoints"}),
+    request(b"body", "/endpoints/echo/async-invocations"),
     request(b"body", "/bucket/key", method="PUT", service="s3"),
     request(b"", "/bucket/key", method="HEAD", service="s3"),
     HEALTH,
@@ -216,6 +217,37 @@ def test_any_controller_and_s3_reply_bytes(running: Running) -> None:
             assert_replies(await client.rest())
             client.close()
             assert await gateway.is_alive()
+
+        running.run(step())
+
+    attempt()
+
+
+def test_any_controller_reply_bytes_to_an_asynchronous_call(running: Running) -> None:
+    gateway = running.gateway
+    raw = b""
+
+    async def script(connection: ContainerConnection) -> None:
+        await connection.request()
+        await connection.write(raw)
+
+    running.run(gateway.upstream(gateway.settings.controller_socket, script))
+    gateway.route(name="later", asynchronous=True)
+
+    @SHORT
+    @given(REPLIES)
+    def attempt(reply_bytes: bytes) -> None:
+        nonlocal raw
+        raw = reply_bytes
+
+        async def step() -> None:
+            client = await gateway.client()
+            whole = request(b"x", "/endpoints/later/async-invocations", extra={"Connection": "close"})
+            client.send(whole)
+            assert_replies(await client.rest())
+            client.close()
+            assert await gateway.is_alive()
+            assert not gateway.front.timed_calls
 
         running.run(step())
 

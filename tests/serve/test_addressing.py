@@ -5,7 +5,6 @@ import urllib.error
 import urllib.request
 
 import boto3
-import botocore.exceptions
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -32,7 +31,6 @@ def test_a_signature_may_be_scoped_to_any_region(server: MoorageServer) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/endpoints/any/async-invocations",
         "/endpoints/any/invocations-bidirectional-stream",
         "/endpoints/any/openai/v1/chat/completions",
         "/endpoints/any",
@@ -52,8 +50,3 @@ def test_what_is_not_here_yet_says_so(server: MoorageServer, path: str) -> None:
     with caught.value as reply:
         assert reply.headers["x-amzn-ErrorType"] in ("UnknownOperationException", "ValidationError")
         assert json.load(reply)
-
-
-def test_boto3_is_told_that_an_operation_is_not_here_yet(server: MoorageServer) -> None:
-    with pytest.raises(botocore.exceptions.ClientError, match="does not have InvokeEndpointAsync yet"):
-        server.client("sagemaker-runtime").invoke_endpoint_async(EndpointName="any", InputLocation="s3://a/b")

@@ -1,19 +1,27 @@
 """The header table, member by member against the service model, and every constraint broken one by one."""
 
+import re
+
 import botocore.session
 import pytest
-from botocore.model import OperationModel
+from botocore.model import OperationModel, Shape
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage.errors import ValidationError
 from moorage.wire import invocation as wire
+from moorage.wire import patterns
 
 SERVICE = botocore.session.Session().get_service_model("sagemaker-runtime")
 MODELS: dict[str, OperationModel] = {
-    operation.name: SERVICE.operation_model(operation.name) for operation in (wire.SYNC, wire.STREAM)
+    operation.name: SERVICE.operation_model(operation.name)
+    for operation in (wire.SYNC, wire.STREAM, wire.ASYNC)
 }
-TABLES = {"InvokeEndpoint": wire.INVOKE_ENDPOINT, wire.STREAM.name: wire.INVOKE_ENDPOINT_WITH_RESPONSE_STREAM}
+TABLES = {
+    "InvokeEndpoint": wire.INVOKE_ENDPOINT,
+    "InvokeEndpointWithResponseStream": wire.INVOKE_ENDPOINT_WITH_RESPONSE_STREAM,
+    "InvokeEndpointAsync": wire.INVOKE_ENDPOINT_ASYNC,
+}
 OUTSIDE_THE_TABLE = {"EndpointName", "Body"}
 NAME = "^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
 NOT_YET_IN_EVERY_BOTOCORE = {"PrefixAwareId"}
@@ -40,9 +48,13 @@ def test_a_member_is_as_the_model_has_it(operation: str, name: str) -> None:
     shape = MODELS[operation].input_shape.members[name]
     table = {member.name: member for member in (*TABLES[operation], wire.ENDPOINT_NAME)}
     member = table[name]
-    assert shape.type_name == "string"
     if name != "EndpointName":
         assert member.header.decode() == shape.serialization["name"].lower()
+    if isinstance(member, wire.IntegerMember):
+        assert shape.type_name == "integer"
+        assert shape.metadata == {"min": member.least, "max": member.most}
+        return
+    assert shape.type_name == "string"
     assert member.max_length == shape.metadata["max"]
     assert member.min_length == shape.metadata.get("min", 0)
     assert member.pattern == shape.metadata["pattern"]
@@ -76,9 +88,9 @@ def test_the_reply_has_every_header_of_the_model(operation: wire.Operation) -> N
     assert rendered | {"x-amzn-invoked-production-variant"} == given_back
 
 
-def refusal(headers: dict[bytes, bytes], name: bytes = b"echo") -> str:
+def refusal(headers: dict[bytes, bytes], name: bytes = b"echo", operation: wire.Operation = wire.SYNC) -> str:
     with pytest.raises(ValidationError) as caught:
-        wire.parse(wire.SYNC, name, headers)
+        wire.parse(operation, name, headers)
     return caught.value.message
 
 
@@ -228,3 +240,119 @@ def test_a_new_session_given_under_both_names_comes_back_once() -> None:
     container = {b"x-amzn-sagemaker-session-id": b"old name", b"x-amzn-sagemaker-new-session-id": b"new name"}
     lines = wire.render_reply_headers(wire.SYNC, container)
     assert lines == b"X-Amzn-SageMaker-New-Session-Id: new name\r\n"
+
+
+# --- InvokeEndpointAsync -----------------------------------------------------------------------------------
+
+ASYNC_MODEL = MODELS["InvokeEndpointAsync"]
+AT_MOST = "have value less than or equal to "
+AT_LEAST = "have value greater than or equal to "
+AN_INTEGER = "be an integer"
+
+
+def test_the_asynchronous_operation_is_as_the_model_has_it() -> None:
+    assert ASYNC_MODEL.http == {
+        "method": "POST",
+        "requestUri": "/endpoints/{EndpointName}/async-invocations",
+        "responseCode": 202,
+    }
+    assert ASYNC_MODEL.input_shape.required_members == ["EndpointName"]
+    output = ASYNC_MODEL.output_shape
+    assert not output.members["InferenceId"].serialization  # in the body, and the body is JSON
+    assert "payload" not in output.serialization
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key", "rule"),
+    [
+        ("InputLocation", "", "inputLocation", None),
+        ("InputLocation", "s3:/bucket/key", "inputLocation", PATTERN + "^(https|s3)://([^/]+)/?(.*)$"),
+        ("InputLocation", "http://a/b", "inputLocation", PATTERN + "^(https|s3)://([^/]+)/?(.*)$"),
+        ("InputLocation", "s3:///key", "inputLocation", PATTERN + "^(https|s3)://([^/]+)/?(.*)$"),
+        ("InputLocation", "s3://" + "x" * 1020, "inputLocation", "have length less than or equal to 1024"),
+        (
+            "S3OutputPathExtension",
+            "s3:a",
+            "s3OutputPathExtension",
+            PATTERN + "^(?!s3:|https:)[a-zA-Z0-9!_.*'()/-]+$",
+        ),
+        (
+            "S3OutputPathExtension",
+            "x" * 513,
+            "s3OutputPathExtension",
+            "have length less than or equal to 512",
+        ),
+        ("Filename", "a.b.c", "filename", PATTERN + r"^(?!.*\..*\.)[a-zA-Z0-9][a-zA-Z0-9-_\.]*$"),
+        ("Filename", "a/b", "filename", PATTERN + r"^(?!.*\..*\.)[a-zA-Z0-9][a-zA-Z0-9-_\.]*$"),
+        ("Filename", "x" * 33, "filename", "have length less than or equal to 32"),
+        ("RequestTTLSeconds", "59", "requestTTLSeconds", AT_LEAST + "60"),
+        ("RequestTTLSeconds", "21601", "requestTTLSeconds", AT_MOST + "21600"),
+        ("RequestTTLSeconds", "-" + "9" * 19, "requestTTLSeconds", AT_LEAST + "60"),
+        ("InvocationTimeoutSeconds", "0", "invocationTimeoutSeconds", AT_LEAST + "1"),
+        ("InvocationTimeoutSeconds", "3601", "invocationTimeoutSeconds", AT_MOST + "3600"),
+        *(
+            ("InvocationTimeoutSeconds", value, "invocationTimeoutSeconds", AN_INTEGER)
+            for value in ("", "-", "+", "1.0", "1e2", "0x10", "1_0", " 1", "6 0", "ten", "\u0664", "9" * 20)
+        ),
+    ],
+)
+def test_a_broken_constraint_of_an_asynchronous_call_is_named(
+    name: str, value: str, key: str, rule: str | None
+) -> None:
+    message = refusal({header(name): value.encode()}, operation=wire.ASYNC)
+    if rule is None:
+        assert message.startswith(f"2 validation errors detected: Value '' at '{key}' failed to satisfy")
+    else:
+        assert message == one(value, key, rule)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("InputLocation", "s3://b"),
+        ("InputLocation", "s3://bucket/a key/\u00e9"),
+        ("InputLocation", "https://host/a?b=c"),
+        ("S3OutputPathExtension", "a/../b!_.*'()-"),
+        ("S3OutputPathExtension", "s3"),
+        ("Filename", "a-_."),
+        ("Filename", "x" * 32),
+        ("RequestTTLSeconds", "60"),
+        ("RequestTTLSeconds", "21600"),
+        ("InvocationTimeoutSeconds", "+1"),
+        ("InvocationTimeoutSeconds", "0003600"),
+    ],
+)
+def test_values_at_the_edges_of_an_asynchronous_call(name: str, value: str) -> None:
+    members = {header(name): value.encode()}
+    assert wire.parse(wire.ASYNC, b"echo", members).members == members
+
+
+def test_a_number_of_thousands_of_digits_is_shown_by_its_beginning() -> None:
+    message = refusal({header("RequestTTLSeconds"): b"1" * 20_000}, operation=wire.ASYNC)
+    assert message == one("1" * 21, "requestTTLSeconds", AN_INTEGER)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(set(ASYNC_MODEL.input_shape.members) - OUTSIDE_THE_TABLE)),
+        st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=70)
+        | st.text("as3:/.-htp_0", max_size=12)
+        | st.from_regex(r"(s3|https)://[a-z/.]+|[a-z0-9]+\.?[a-z0-9_-]*|[+-]?[0-9]{1,6}", fullmatch=True),
+        max_size=4,
+    )
+)
+def test_an_asynchronous_call_is_judged_as_the_model_says(members: dict[str, str]) -> None:
+    shapes = ASYNC_MODEL.input_shape.members
+    headers = {shapes[name].serialization["name"].lower().encode(): v.encode() for name, v in members.items()}
+    if all(_satisfies(shapes[name], value) for name, value in members.items()):
+        assert wire.parse(wire.ASYNC, b"echo", headers).members == headers
+    else:
+        assert "failed to satisfy constraint" in refusal(headers, operation=wire.ASYNC)
+
+
+def _satisfies(shape: Shape, value: str) -> bool:
+    rules = shape.metadata
+    if shape.type_name == "integer":
+        return bool(re.fullmatch("[+-]?[0-9]+", value)) and rules["min"] <= int(value) <= rules["max"]
+    fits = rules.get("min", 0) <= len(value) <= rules["max"]
+    return fits and bool(patterns.compiled(rules["pattern"]).fullmatch(value))

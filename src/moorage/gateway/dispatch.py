@@ -25,7 +25,7 @@ from moorage.errors import (
 from moorage.gateway.client_connection import Request
 from moorage.gateway.pieces import TINY, gather
 from moorage.routing import selection
-from moorage.routing.table import EndpointRoute, Instance, VariantRoute
+from moorage.routing.table import EndpointRoute, Instance, RoutingTable, VariantRoute
 from moorage.upstream import UpstreamConnection
 from moorage.wire import invocation as wire
 from moorage.wire import model_errors
@@ -143,14 +143,7 @@ class InvocationCall:
         table = self._front.table
         route = table.find(key.account_id, invocation.endpoint_name)
         if route is None:
-            if not table.complete:
-                raise self.no_table_error(
-                    "The gateway has not received its routing table from the controller yet. "
-                    "If this lasts, the server's log says why the controller is not running."
-                )
-            raise ValidationError(
-                f"Endpoint {invocation.endpoint_name} of account {key.account_id} not found."
-            )
+            raise no_route(table, key.account_id, invocation.endpoint_name, self.no_table_error)
         self._route = route
         _check_features(route, invocation)
         self._variant = selection.choose_variant(route, invocation.target_variant)
@@ -327,6 +320,18 @@ class InvocationCall:
             endpoint_name=self._route.name,
             container_hostname=self._variant.container_hostname,
         )
+
+
+def no_route(
+    table: RoutingTable, account_id: str, endpoint_name: str, no_table_error: type[ServiceError]
+) -> ServiceError:
+    """What a client is told whose endpoint the table does not have."""
+    if table.complete:
+        return ValidationError(f"Endpoint {endpoint_name} of account {account_id} not found.")
+    return no_table_error(
+        "The gateway has not received its routing table from the controller yet. "
+        "If this lasts, the server's log says why the controller is not running."
+    )
 
 
 def _check_features(route: EndpointRoute, invocation: wire.Invocation) -> None:

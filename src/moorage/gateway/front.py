@@ -5,6 +5,7 @@ before any body is taken: a stranger is refused at once.
 """
 
 import asyncio
+from typing import Protocol
 
 from moorage.auth.verifier import Claim, Verifier
 from moorage.config import Settings
@@ -17,6 +18,7 @@ from moorage.errors import (
 from moorage.gateway import s3_errors
 from moorage.gateway.client_connection import Call, Request
 from moorage.gateway.dispatch import InvocationCall
+from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
 from moorage.gateway.relay import CollectedRelay, StreamedRelay
 from moorage.gateway.streaming import StreamCall
@@ -28,6 +30,15 @@ _ENDPOINTS = b"/endpoints/"
 _INVOKE = b"invocations"
 _INVOKE_STREAM = b"invocations-response-stream"
 _INVOKE_ASYNC = b"async-invocations"
+
+
+class Timed(Protocol):
+    """What must end by a deadline."""
+
+    deadline: float
+
+    def expire(self) -> None:
+        """The deadline has passed."""
 
 
 class GatewayFront:
@@ -45,8 +56,9 @@ class GatewayFront:
         self.verifier = verifier
         self.table = table
         self.loop = loop
-        self.timed_calls: set[InvocationCall] = set()
-        """Invocations inside containers: the server's sweep compares their deadlines with the clock."""
+        self.timed_calls: set[Timed] = set()
+        """Calls that wait for a container or the controller: the server's sweep compares their deadlines with the
+        clock."""
         self._pools: dict[Instance, Pool] = {}
         self.controller = self._pool_to(unix(str(settings.controller_socket)))
         self.s3 = self._pool_to(unix(str(settings.s3_socket)))
@@ -79,8 +91,8 @@ class GatewayFront:
             pool = self._pools[instance] = self._pool_to(tcp(instance.host, instance.port))
         return pool
 
-    def overdue(self, now: float) -> list[InvocationCall]:
-        """The invocations whose time is over."""
+    def overdue(self, now: float) -> list[Timed]:
+        """The calls whose time is over."""
         return [call for call in self.timed_calls if call.deadline <= now]
 
     def close_stale_connections(self) -> None:
@@ -108,7 +120,7 @@ class GatewayFront:
             if operation == _INVOKE_STREAM:
                 return StreamCall(self, request, claim, raw_name)
             if operation == _INVOKE_ASYNC:
-                raise UnknownOperationException("This server does not have InvokeEndpointAsync yet.")
+                return EnqueueCall(self, request, claim, raw_name)
         raise UnknownOperationException(
             f"There is no operation {request.method.decode('latin-1')} {path.decode('latin-1')} "
             "of the service sagemaker."

@@ -19,6 +19,7 @@ from moorage.errors import (
     InternalFailure,
     InvalidSignatureException,
     RequestEntityTooLargeException,
+    ServiceError,
     ServiceUnavailable,
 )
 from moorage.gateway import s3_repairs
@@ -89,7 +90,7 @@ class _Relay(ABC):
         if self._front.loop.time() < self._patient_until:
             self._retry = self._front.loop.call_later(_RETRY_SECONDS, self._connect)
             return
-        self._request.fail(
+        self._fail(
             ServiceUnavailable(
                 "The part of the server that answers this request is starting or restarting; "
                 "endpoints in service keep answering. Please try again."
@@ -134,13 +135,17 @@ class _Relay(ABC):
         elif self._reply_begun:
             self._request.abort()
         else:
-            self._request.fail(
-                InternalFailure(f"The part of the server that answers this request broke off: {reason}.")
-            )
+            self._fail(self._broken_off(reason))
 
     def reply_failed(self) -> None:
         self._connection = None
-        self._request.fail(InternalFailure(OUR_FAULT))
+        self._fail(InternalFailure(OUR_FAULT))
+
+    def _fail(self, error: ServiceError) -> None:
+        self._request.fail(error)
+
+    def _broken_off(self, reason: str) -> ServiceError:
+        return InternalFailure(f"The part of the server that answers this request broke off: {reason}.")
 
     def _head(self, framing: bytes, extra: list[tuple[bytes, bytes]]) -> bytes:
         request = self._request
@@ -162,8 +167,7 @@ class CollectedRelay(_Relay):
         self._repeatable = True
         self._parts: list[bytes | bytearray] = []
         self._size = 0
-        self._body = b""
-        self._key: AccessKey | None = None
+        self._message = b""
         self._check_size(request.content_length or 0)
 
     def data(self, chunk: bytes) -> None:
@@ -174,25 +178,29 @@ class CollectedRelay(_Relay):
             gather(self._parts)
 
     def end(self) -> None:
-        self._body = body = b"".join(self._parts)
+        body = b"".join(self._parts)
         self._parts.clear()
         request = self._request
-        self._key = self._front.verifier.verify(
+        key = self._front.verifier.verify(
             self._claim,
             method=request.method,
             target=request.target,
             headers=request.headers,
             body_hash=hashlib.sha256(body).hexdigest(),
         )
+        self._message = self._render(key, body)
+        self._patient_until = self._front.loop.time() + _PATIENCE_SECONDS  # the body may have taken long
         self._connect()
 
     def connected(self, connection: UpstreamConnection) -> None:
-        assert self._key is not None
         self._connecting = None
         self._connection = connection
         connection.without_body = self._request.method == b"HEAD"
-        body = self._body
-        scope, key = self._claim.signed_by.scope, self._key
+        connection.write(self._message)
+
+    def _render(self, key: AccessKey, body: bytes) -> bytes:
+        """The request to the controller. May raise `ServiceError`."""
+        scope = self._claim.signed_by.scope
         identity = [
             (b"x-moorage-account-id", key.account_id.encode()),
             (b"x-moorage-principal-arn", key.principal_arn.encode()),
@@ -202,7 +210,7 @@ class CollectedRelay(_Relay):
             (b"x-moorage-region", self._front.settings.region.encode()),
             (b"x-amzn-requestid", self._request.request_id),
         ]
-        connection.write(self._head(b"Content-Length: %d\r\n" % len(body), identity) + body)
+        return self._head(b"Content-Length: %d\r\n" % len(body), identity) + body
 
     def pause_request(self) -> None:
         """The body is small and written in one piece."""

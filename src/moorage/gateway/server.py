@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.client_connection import ClientConnection
-from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.feed import Report, follow
-from moorage.gateway.front import GatewayFront
+from moorage.gateway.front import GatewayFront, Timed
 from moorage.gateway.http import DateLine, RequestIds
 from moorage.routing.table import RoutingTable
 
@@ -102,7 +101,7 @@ class GatewayServer:
                 _expire([c for c in self._connections if c.deadline <= now])
 
 
-def _expire(overdue: Sequence[InvocationCall | ClientConnection]) -> None:
+def _expire(overdue: Sequence[Timed]) -> None:
     """A fault in ending one must not keep the others from being ended, now or later."""
     for each in overdue:
         try:

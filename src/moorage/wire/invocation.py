@@ -23,6 +23,13 @@ _COMPONENT = r"^[a-zA-Z0-9]([\-a-zA-Z0-9]*[a-zA-Z0-9])?$"
 _SESSION_ID = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
 _SESSION = r"^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
 
+_LOCATION = r"^(https|s3)://([^/]+)/?(.*)$"
+_PATH_EXTENSION = r"^(?!s3:|https:)[a-zA-Z0-9!_.*'()/-]+$"
+_FILENAME = r"^(?!.*\..*\.)[a-zA-Z0-9][a-zA-Z0-9-_\.]*$"
+
+_INTEGER: Final = re.compile(rb"[+-]?[0-9]{1,19}")
+_LONGEST_INTEGER: Final = 20
+
 _SATISFIES: Final[Mapping[str, Callable[[bytes], object]]] = {
     _ASCII: bytes.isascii,
     _PRINTABLE: re.compile(rb"[^\s\x80-\xff][\x20-\x7e]*").fullmatch,
@@ -30,26 +37,37 @@ _SATISFIES: Final[Mapping[str, Callable[[bytes], object]]] = {
     _COMPONENT: re.compile(rb"[a-zA-Z0-9](?:[\-a-zA-Z0-9]*[a-zA-Z0-9])?").fullmatch,
     _SESSION: re.compile(rb"NEW_SESSION|[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
     _SESSION_ID: re.compile(rb"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
+    _LOCATION: re.compile(rb"(?:https|s3)://[^/].*").fullmatch,
+    _PATH_EXTENSION: re.compile(rb"[a-zA-Z0-9!_.*'()/-]+").fullmatch,  # without a colon there is no scheme
+    _FILENAME: re.compile(rb"[a-zA-Z0-9][a-zA-Z0-9_-]*(?:\.[a-zA-Z0-9_-]*)?").fullmatch,
     ".*": re.compile(rb".*").fullmatch,
 }
 """The model's patterns (Java's syntax, unanchored) as tests of a whole value."""
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One member that travels in a header. Lengths in characters, `min_length` 0 where the model has none."""
-
+class _Member:
     name: str
     header: bytes
+
+    @property
+    def key(self) -> str:
+        """The member's name as error messages spell it."""
+        return self.name[0].lower() + self.name[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Member(_Member):
+    """One member that travels in a header. Lengths in characters, `min_length` 0 where the model has none."""
+
     max_length: int
     pattern: str
     min_length: int = 0
     sensitive: bool = False
 
     @property
-    def key(self) -> str:
-        """The member's name as error messages spell it."""
-        return self.name[0].lower() + self.name[1:]
+    def rule(self) -> "Rule":
+        return self, self.min_length, self.max_length, _SATISFIES[self.pattern]
 
     def violations(self, value: bytes) -> list[str]:
         text = value.decode("utf-8", "replace")
@@ -62,6 +80,34 @@ class Member:
             rules.append(validation.matches(self.pattern))
         shown = "***" if self.sensitive else text[: self.max_length + 1]
         return [validation.violation(shown, self.key, rule) for rule in rules]
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerMember(_Member):
+    """One that is an integer within a range."""
+
+    least: int
+    most: int
+
+    @property
+    def rule(self) -> "Rule":
+        return self, 1, _LONGEST_INTEGER, lambda value: not self.violations(value)
+
+    def violations(self, value: bytes) -> list[str]:
+        if not _INTEGER.fullmatch(value):
+            rule = validation.INTEGER
+        elif int(value) > self.most:
+            rule = validation.at_most(self.most)
+        elif int(value) < self.least:
+            rule = validation.at_least(self.least)
+        else:
+            return []
+        shown = value.decode("utf-8", "replace")[: _LONGEST_INTEGER + 1]
+        return [validation.violation(shown, self.key, rule)]
+
+
+Rule = tuple[Member | IntegerMember, int, int, Callable[[bytes], object]]
+"""What the hot path compares: a value's least and greatest length in bytes, and whether it satisfies the rest."""
 
 
 ENDPOINT_NAME: Final = Member("EndpointName", b"", 63, _NAME)
@@ -93,23 +139,33 @@ INVOKE_ENDPOINT_WITH_RESPONSE_STREAM: Final = (
     Member("PrefixAwareId", b"x-amzn-sagemaker-prefix-aware-id", 64, _PRINTABLE, 1),
 )
 
+INVOKE_ENDPOINT_ASYNC: Final = (
+    Member("ContentType", b"x-amzn-sagemaker-content-type", 1024, _ASCII),
+    Member("Accept", b"x-amzn-sagemaker-accept", 1024, _ASCII),
+    Member("CustomAttributes", b"x-amzn-sagemaker-custom-attributes", 1024, _ASCII, sensitive=True),
+    Member("InferenceId", b"x-amzn-sagemaker-inference-id", 64, _PRINTABLE, 1),
+    Member("InputLocation", b"x-amzn-sagemaker-inputlocation", 1024, _LOCATION, 1),
+    Member("S3OutputPathExtension", b"x-amzn-sagemaker-s3outputpathextension", 512, _PATH_EXTENSION, 1),
+    Member("Filename", b"x-amzn-sagemaker-filename", 32, _FILENAME, 1),
+    IntegerMember("RequestTTLSeconds", b"x-amzn-sagemaker-requestttlseconds", 60, 21_600),
+    IntegerMember("InvocationTimeoutSeconds", b"x-amzn-sagemaker-invocationtimeoutseconds", 1, 3600),
+)
+
 
 class Operation:
     """One of the ways to invoke: its name, and what its headers mean. Compared by identity."""
 
     __slots__ = ("forwarded_api", "name", "rules")
 
-    def __init__(self, name: str, members: tuple[Member, ...]) -> None:
+    def __init__(self, name: str, members: tuple[Member | IntegerMember, ...]) -> None:
         self.name = name
         self.forwarded_api = f"X-Amzn-SageMaker-Forwarded-Api: {name}\r\n".encode()
-        self.rules = {
-            member.header: (member, member.min_length, member.max_length, _SATISFIES[member.pattern])
-            for member in members
-        }
+        self.rules = {member.header: member.rule for member in members}
 
 
 SYNC: Final = Operation("InvokeEndpoint", INVOKE_ENDPOINT)
 STREAM: Final = Operation("InvokeEndpointWithResponseStream", INVOKE_ENDPOINT_WITH_RESPONSE_STREAM)
+ASYNC: Final = Operation("InvokeEndpointAsync", INVOKE_ENDPOINT_ASYNC)
 
 _FORWARDED: Final = (
     (b"content-type", b"Content-Type: "),

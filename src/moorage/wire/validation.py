@@ -7,6 +7,7 @@ Source of the form: captured replies of the real services.
 from collections.abc import Iterable, Sequence
 
 NOT_NULL = "Member must not be null"
+INTEGER = "Member must be an integer"
 
 
 def at_most_long(length: int) -> str:
@@ -18,11 +19,11 @@ def at_least_long(length: int) -> str:
 
 
 def at_most(value: float) -> str:
-    return f"Member must have value less than or equal to {value:g}"
+    return f"Member must have value less than or equal to {_number(value)}"
 
 
 def at_least(value: float) -> str:
-    return f"Member must have value greater than or equal to {value:g}"
+    return f"Member must have value greater than or equal to {_number(value)}"
 
 
 def matches(pattern: str) -> str:
@@ -43,3 +44,8 @@ def describe(violations: Sequence[str]) -> str:
     """The message for all the constraints that one request breaks."""
     plural = "error" if len(violations) == 1 else "errors"
     return f"{len(violations)} validation {plural} detected: {'; '.join(violations)}"
+
+
+def _number(value: float) -> str:
+    """All its digits, and no fraction where there is none."""
+    return str(int(value)) if value == int(value) else str(value)
