@@ -2,7 +2,7 @@
 routing table at the other end of a real feed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,20 @@ ACCOUNT = "000000000000"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+class RecordedBacklog:
+    """What the reconciler asked of asynchronous inference."""
+
+    def __init__(self) -> None:
+        self.failed: list[tuple[str, str, str]] = []
+        self.announced: list[tuple[str, tuple[str, ...]]] = []
+
+    async def fail_all(self, account_id: str, endpoint_name: str, reason: str) -> None:
+        self.failed.append((account_id, endpoint_name, reason))
+
+    async def announce(self, account_id: str, topic_arns: Collection[str]) -> None:
+        self.announced.append((account_id, tuple(topic_arns)))
+
+
 class World:
     """What outlives a controller: the store, the launcher, a gateway, the data directory."""
 
@@ -35,6 +49,7 @@ class World:
         self.settings.run_dir.mkdir(parents=True)
         self.store = MemoryResourceStore()
         self.launcher = MemoryLauncher()
+        self.backlog = RecordedBacklog()
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
         self.table = RoutingTable(on_drained=lambda each: self.reports.put_nowait({"drained": each}))
         self.reconciler: Reconciler
@@ -51,6 +66,7 @@ class World:
             launcher=self.launcher,
             feed=feed,
             workshop=InstanceWorkshop(settings=self.settings, objects=objects),
+            backlog=self.backlog,
         )
         await feed.listen(self.settings.feed_socket)
         started = asyncio.Event()
@@ -71,12 +87,13 @@ class World:
         instances: int = 1,
         image: str = "moorage/modelhost",
         model: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         model = {"ModelName": name, **(model or {"PrimaryContainer": {"Image": image}})}
         variant = {"VariantName": "AllTraffic", "ModelName": name, "InitialInstanceCount": instances}
         common: dict[str, Any] = {"account_id": ACCOUNT, "name": name, "creation_time": NOW}
         await self.store.create(Model(arn=f"model/{name}", definition=model, **common), {})
-        definition = {"EndpointConfigName": name, "ProductionVariants": [variant]}
+        definition = {"EndpointConfigName": name, "ProductionVariants": [variant], **(config or {})}
         await self.store.create(EndpointConfig(arn=f"config/{name}", definition=definition, **common), {})
 
     async def create(self, name: str, config: str) -> None:
@@ -303,6 +320,25 @@ async def test_deletion_drains_stops_and_forgets(world: World) -> None:
         async with asyncio.timeout(20):
             while await world.endpoint("e") is not None:
                 await asyncio.sleep(0.01)
+    [(_, name, reason)] = world.backlog.failed
+    assert (name, reason) == ("e", "Endpoint e was deleted before this invocation was complete.")
+
+
+async def test_topics_are_told_of_an_endpoint_in_service(world: World) -> None:
+    topic = "arn:aws:sns:us-east-1:000000000000:done"
+    output = {"S3OutputPath": "s3://b/out", "NotificationConfig": {"SuccessTopic": topic, "ErrorTopic": topic}}
+    config = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 7}}
+    async with world.controller():
+        await world.configure("a", config={"AsyncInferenceConfig": config})
+        await world.create("e", "a")
+        await world.reaches("e", EndpointStatus.IN_SERVICE)
+        assert world.route("e").asynchronous
+        assert world.route("e").max_concurrency == 7
+        plan = world.reconciler.deployed(ACCOUNT, "e")
+        assert plan is not None
+        assert plan.async_inference_config == config
+        assert world.reconciler.deployed(ACCOUNT, "other") is None
+    assert world.backlog.announced == [(ACCOUNT, (topic,))]
 
 
 async def test_a_lost_launcher_is_connected_again(world: World) -> None:

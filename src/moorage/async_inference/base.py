@@ -5,7 +5,7 @@ A claim is a lease: when its time ends with nothing heard, the invocation can be
 at least once, and finishes exactly once: `finish` of a claim that was lost does nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -54,7 +54,7 @@ class AsyncInvocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An invocation in the hands of one dispatcher until `lease_until`.
+    """An invocation in the hands of one dispatcher, for as long as its lease lasts.
 
     `attempt` counts claims, this one included. `deaths` counts the containers that died of it. `first_claimed_time`
     is that of attempt 1. `retrying_since` is when the object store was first found out of order.
@@ -65,7 +65,6 @@ class Claim:
     attempt: int
     deaths: int
     first_claimed_time: datetime
-    lease_until: datetime
     retrying_since: datetime | None
 
 
@@ -122,13 +121,22 @@ class Queue(Protocol):
     async def put(self, invocation: AsyncInvocation) -> None:
         """Accept. Concurrent puts share one commit."""
 
+    async def settled(self) -> None:
+        """Return when no `put` that has begun is still under way."""
+
     async def claim(
         self, account_id: str, endpoint_name: str, *, most: int, lease_seconds: float
     ) -> Sequence[Claim]:
-        """Up to `most` invocations, those first that have waited longest."""
+        """Up to `most` invocations of an endpoint, those first that have waited longest."""
 
-    async def extend(self, claims: Sequence[Claim], *, lease_seconds: float) -> set[str]:
-        """Lengthen leases from now. The tokens of those that are still held; the others were lost."""
+    async def claim_expired(self, *, most: int, lease_seconds: float) -> Sequence[Claim]:
+        """Up to `most` invocations, of any endpoint, whose time to live is over and that nobody holds."""
+
+    async def take(self, account_id: str, invocation_id: str, *, lease_seconds: float) -> Claim | None:
+        """Claim this one, whatever waits before it. None if it is held, finished, or not there."""
+
+    async def extend(self, claims: Collection[Claim], *, lease_seconds: float) -> set[str]:
+        """Lengthen leases from now. The invocation ids of those still held; the other claims were lost."""
 
     async def release(
         self,
@@ -147,6 +155,9 @@ class Queue(Protocol):
 
     async def next_claimable(self, account_id: str, endpoint_name: str) -> datetime | None:
         """When the next invocation can be claimed (in the past: now); None if there is none at all."""
+
+    async def next_expiry(self) -> datetime | None:
+        """When the next time to live is over that is not over yet."""
 
     async def backlogged(self) -> Sequence[tuple[str, str]]:
         """Account and name of the endpoints that have unfinished invocations."""
@@ -167,9 +178,6 @@ class Queue(Protocol):
 
     async def find(self, account_id: str, id: str) -> Sequence[Record]:
         """By invocation id or inference id; an inference id may be given to several."""
-
-    async def cancel(self, account_id: str, invocation_id: str) -> bool:
-        """Make it the next to be claimed, and fail then with a reason that says so. False if it is not queued."""
 
     async def requeue(self, account_id: str, invocation_id: str, *, expires_time: datetime) -> bool:
         """Run a failed or expired one again, as if it had just been accepted. False if it is neither."""

@@ -55,8 +55,18 @@ class DeploymentPlan:
     variants: tuple[VariantPlan, ...]
 
     @property
-    def asynchronous(self) -> bool:
-        return "AsyncInferenceConfig" in self.endpoint_config
+    def async_inference_config(self) -> Definition | None:
+        """None for an endpoint that is invoked synchronously."""
+        return self.endpoint_config.get("AsyncInferenceConfig")
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Those that are told how asynchronous invocations end."""
+        config = self.async_inference_config or {}
+        notification = config.get("OutputConfig", {}).get("NotificationConfig", {})
+        return frozenset(
+            notification[name] for name in ("SuccessTopic", "ErrorTopic") if notification.get(name)
+        )
 
     def to_document(self, *, resolution_time: float) -> dict[str, Any]:
         """As it is stored with the endpoint; `from_document` reads it back."""

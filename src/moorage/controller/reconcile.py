@@ -16,9 +16,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol
 
 from moorage.config import Settings
 from moorage.controller.feed import Feed
@@ -38,6 +39,16 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str]
 
 
+class Backlog(Protocol):
+    """What asynchronous inference has to know of an endpoint's life."""
+
+    async def fail_all(self, account_id: str, endpoint_name: str, reason: str) -> None:
+        """End every invocation that is still queued; no more are accepted."""
+
+    async def announce(self, account_id: str, topic_arns: Collection[str]) -> None:
+        """Send a test message to the topics of an endpoint that was created or updated."""
+
+
 class Reconciler:
     """Drives every endpoint from its desired to its actual state."""
 
@@ -49,12 +60,14 @@ class Reconciler:
         launcher: Launcher,
         feed: Feed,
         workshop: InstanceWorkshop,
+        backlog: Backlog,
     ) -> None:
         self._settings = settings
         self._store = store
         self._launcher = launcher
         self._feed = feed
         self._workshop = workshop
+        self._backlog = backlog
         self._states: dict[str, InstanceState] = {}
         self._changed = asyncio.Condition()
         self._serving: dict[Key, Endpoint] = {}
@@ -91,6 +104,11 @@ class Reconciler:
             for state in self._of(account_id, endpoint_name)
             if state.status is InstanceStatus.IN_SERVICE
         )
+
+    def deployed(self, account_id: str, endpoint_name: str) -> DeploymentPlan | None:
+        """What an endpoint in service was made from; None while it has no route."""
+        endpoint = self._serving.get((account_id, endpoint_name))
+        return None if endpoint is None else _plan_in_service(endpoint)
 
     # --- what the launcher tells ----------------------------------------------------------------------
 
@@ -197,6 +215,9 @@ class Reconciler:
         if updated is None:
             self._withdraw(endpoint)
             return
+        topics = _plan_in_service(updated).topics
+        if topics:
+            await self._backlog.announce(updated.account_id, topics)
         self._remove(
             state
             for state in self._of(updated.account_id, updated.name)
@@ -265,6 +286,9 @@ class Reconciler:
         states = self._of(*key)
         self._remove(states)
         await asyncio.gather(*{self._removals[state.spec.instance_id] for state in states})
+        await self._backlog.fail_all(
+            *key, f"Endpoint {endpoint.name} was deleted before this invocation was complete."
+        )
         await self._store.delete(endpoint)
 
     # --- fleets ---------------------------------------------------------------------------------------
@@ -390,11 +414,17 @@ class Reconciler:
                 name=endpoint.name,
                 region=self._settings.region,
                 variants=variants,
-                asynchronous=plan.asynchronous,
+                asynchronous=plan.async_inference_config is not None,
+                max_concurrency=self._max_concurrency(plan),
                 provisioning=endpoint.status is EndpointStatus.SYSTEM_UPDATING
                 or bool(self._missing(plan, endpoint.deployment_id)),
             )
         )
+
+    def _max_concurrency(self, plan: DeploymentPlan) -> int:
+        config = plan.async_inference_config or {}
+        default = self._settings.async_concurrency
+        return int(config.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance", default))
 
     def _of(self, account_id: str, endpoint_name: str) -> list[InstanceState]:
         return [
@@ -402,6 +432,11 @@ class Reconciler:
             for state in self._states.values()
             if state.spec.endpoint_name == endpoint_name and state.spec.account_id == account_id
         ]
+
+
+def _plan_in_service(endpoint: Endpoint) -> DeploymentPlan:
+    assert endpoint.deployed is not None
+    return DeploymentPlan.from_document(endpoint.deployed)
 
 
 def _first(group: BaseExceptionGroup[DeploymentFailed]) -> DeploymentFailed:

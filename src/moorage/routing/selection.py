@@ -68,3 +68,26 @@ def reserve(variant: VariantRoute, *, without: Collection[Instance] = ()) -> Ins
 
 def _outstanding(instance: Instance) -> int:
     return instance.outstanding
+
+
+def room(route: EndpointRoute, limit: int) -> int:
+    """How many more invocations the endpoint's instances take, at `limit` an instance."""
+    return sum(
+        max(0, limit - instance.outstanding) for variant in route.variants for instance in variant.instances
+    )
+
+
+def reserve_within(route: EndpointRoute, limit: int) -> tuple[VariantRoute, Instance] | None:
+    """A variant by weight among those with an instance below `limit`, and its least busy instance, reserved."""
+    free = [
+        variant
+        for variant in route.variants
+        if any(instance.outstanding < limit for instance in variant.instances)
+    ]
+    if not free:
+        return None
+    weights = [variant.weight for variant in free]
+    variant = random.choices(free, weights if sum(weights) > 0 else None)[0]
+    instance = min(variant.instances, key=_outstanding)
+    instance.outstanding += 1
+    return variant, instance

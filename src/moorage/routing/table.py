@@ -47,13 +47,17 @@ class VariantRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRoute:
-    """An endpoint in service. `provisioning` means that its instances have not all been started yet."""
+    """An endpoint in service. `provisioning` means that its instances have not all been started yet.
+
+    `max_concurrency` is how many asynchronous invocations an instance is given at once.
+    """
 
     account_id: str
     name: str
     region: str
     variants: tuple[VariantRoute, ...]
     asynchronous: bool = False
+    max_concurrency: int = 1
     provisioning: bool = False
     by_name: Mapping[str, VariantRoute] = field(default_factory=dict)
     total_weight: float = 0.0
@@ -70,10 +74,17 @@ class EndpointRoute:
 class RoutingTable:
     """All routes by endpoint, and all instances by id.
 
-    `on_drained` is told the id of an instance once no route names it and no invocation is inside it.
+    `on_drained` is told the id of an instance once no route names it and no invocation is inside it; `on_changed`
+    the account and name of an endpoint whose route is new, another, or gone.
     """
 
-    def __init__(self, *, on_drained: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        on_drained: Callable[[str], None],
+        on_changed: Callable[[str, str], None] = lambda account_id, endpoint_name: None,
+    ) -> None:
+        self._on_changed = on_changed
         self._routes: dict[EndpointKey, EndpointRoute] = {}
         self._instances: dict[str, Instance] = {}
         self._on_drained = on_drained
@@ -113,11 +124,13 @@ class RoutingTable:
                 for instance in variant.instances
                 if instance not in kept
             )
+        self._on_changed(*route.key)
 
     def remove(self, account_id: str, endpoint_name: str) -> None:
         route = self._routes.pop((account_id, endpoint_name), None)
         if route is not None:
             self._retire(instance for variant in route.variants for instance in variant.instances)
+            self._on_changed(*route.key)
 
     def release(self, instance: Instance) -> None:
         """End a reservation made by `selection.reserve`. Exactly once for each."""
@@ -145,6 +158,7 @@ class RoutingTable:
             region=document["region"],
             variants=variants,
             asynchronous=document["asynchronous"],
+            max_concurrency=document["max_concurrency"],
             provisioning=document["provisioning"],
         )
 
@@ -177,6 +191,7 @@ def route_document(
     region: str,
     variants: Iterable[Mapping[str, Any]],
     asynchronous: bool = False,
+    max_concurrency: int = 1,
     provisioning: bool = False,
 ) -> dict[str, Any]:
     """A route as the controller publishes it. Each variant: `name`, `weight`, `container_hostname` and
@@ -187,5 +202,6 @@ def route_document(
         "region": region,
         "variants": list(variants),
         "asynchronous": asynchronous,
+        "max_concurrency": max_concurrency,
         "provisioning": provisioning,
     }

@@ -1,21 +1,28 @@
-"""Objects in S3: what models are made from. The same code for the embedded S3 and any other."""
+"""Objects in S3: models, and the inputs and results of asynchronous inference. The same code for any S3."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
+    from obstore import AsyncWritableFile, GetResult
     from obstore.store import S3Store
 
 _CHUNK = 4 * 1024 * 1024
+_PIECE = 512 * 1024
+_PART = 8 * 1024 * 1024
 
 
 class ObjectError(Exception):
     """An object cannot be had; the text says which and why."""
+
+
+class ObjectStoreUnavailable(ObjectError):
+    """The S3 itself does not answer, or with an error of its own: another attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +56,35 @@ class ObjectUrl:
             return cls(bucket, key)
         raise ObjectError(f"{url} is not the URL of an S3 object")
 
+    @classmethod
+    def parse_object(cls, url: str) -> "ObjectUrl":
+        """The URL of one object. Raises `ObjectError` also when it names a bucket or a folder only."""
+        where = cls.parse(url)
+        if not where.key or where.key.endswith("/"):
+            raise ObjectError(
+                f"{url} names no object: there is no key after the bucket, or it ends in a slash"
+            )
+        return where
+
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
+
+
+class ObjectReader:
+    """An object whose bytes are on their way. `size` in bytes."""
+
+    def __init__(self, where: ObjectUrl, result: "GetResult") -> None:
+        self._where = where
+        self._result = result
+        self.size = result.meta["size"]
+        content_type = result.attributes.get("Content-Type")
+        self.content_type = content_type if isinstance(content_type, str) else None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Pieces of about 512 KiB. Raises `ObjectError`."""
+        with _translated(self._where):
+            async for chunk in self._result.stream(min_chunk_size=_PIECE):
+                yield bytes(chunk)
 
 
 class ObjectStore:
@@ -121,6 +155,76 @@ class ObjectStore:
                     size += file.write(chunk)
         return size
 
+    async def open(self, url: str) -> "ObjectReader":
+        """An object to be read as it streams.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            ObjectError: it cannot be had.
+        """
+        import obstore
+
+        where = ObjectUrl.parse_object(url)
+        with _translated(where):
+            return ObjectReader(where, await obstore.get_async(self._bucket(where.bucket), where.key))
+
+    @asynccontextmanager
+    async def writing(self, url: str, *, content_type: str | None) -> AsyncIterator["AsyncWritableFile"]:
+        """Write an object in pieces with `await file.write(data)`; there is none until the block ends well.
+
+        Holds one part (8 MiB) in memory. What the block raises is passed on, and whatever goes wrong with the S3 is
+        raised as below, also when the block ends.
+
+        Raises:
+            FileNotFoundError: there is no such bucket.
+            ObjectError: it cannot be written.
+        """
+        import obstore
+
+        where = ObjectUrl.parse_object(url)
+        with _translated(where, "write"):
+            file = obstore.open_writer_async(
+                self._bucket(where.bucket),
+                where.key,
+                attributes={"Content-Type": content_type} if content_type else None,
+                buffer_size=_PART,
+                max_concurrency=1,
+            )
+            yield file
+            await file.close()
+
+    async def put(self, url: str, data: bytes, *, content_type: str) -> None:
+        """Write a small object. Raises as `writing` does."""
+        import obstore
+
+        where = ObjectUrl.parse_object(url)
+        with _translated(where, "write"):
+            await obstore.put_async(
+                self._bucket(where.bucket), where.key, data, attributes={"Content-Type": content_type}
+            )
+
+    async def last_modified(self, url: str) -> datetime | None:
+        """None if there is no such object. Raises `ObjectError`."""
+        import obstore
+
+        where = ObjectUrl.parse_object(url)
+        try:
+            with _translated(where):
+                return (await obstore.head_async(self._bucket(where.bucket), where.key))["last_modified"]
+        except FileNotFoundError:
+            return None
+
+    async def delete(self, url: str) -> None:
+        """Nothing happens if there is no such object. Raises `ObjectError`."""
+        import obstore
+
+        where = ObjectUrl.parse_object(url)
+        try:
+            with _translated(where, "delete"):
+                await obstore.delete_async(self._bucket(where.bucket), where.key)
+        except FileNotFoundError:
+            return
+
     def _bucket(self, name: str) -> "S3Store":
         from obstore.store import S3Store
 
@@ -140,14 +244,23 @@ class ObjectStore:
 
 
 @contextmanager
-def _translated(where: ObjectUrl) -> Iterator[None]:
-    from obstore.exceptions import BaseError
+def _translated(where: ObjectUrl, action: str = "read") -> Iterator[None]:
+    """Errors of the S3 as ours, with the place that they are about."""
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
     try:
         yield
     except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise FileNotFoundError(f"there is no bucket {where.bucket}") from error
         raise FileNotFoundError(f"there is no object {where}") from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise ObjectError(f"cannot {action} {where}: access denied ({_first_line(error)})") from error
     except BaseError as error:
         if "NoSuchBucket" in str(error):
             raise FileNotFoundError(f"there is no bucket {where.bucket}") from error
-        raise ObjectError(f"cannot read {where}: {str(error).splitlines()[0]}") from error
+        raise ObjectStoreUnavailable(f"cannot {action} {where}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

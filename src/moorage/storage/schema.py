@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
-    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -119,7 +118,6 @@ async_invocations = Table(
     Column("deaths", Integer, nullable=False),
     Column("first_claimed_time", UtcDateTime),
     Column("retrying_since", UtcDateTime),
-    Column("cancelled", Boolean, nullable=False),
     Column("finished_time", UtcDateTime),
     Column("status", text_key(16)),
     Column("reason", Text),

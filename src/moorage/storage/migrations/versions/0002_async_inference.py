@@ -28,7 +28,6 @@ def upgrade() -> None:
         sa.Column("deaths", sa.Integer(), nullable=False),
         sa.Column("first_claimed_time", UtcDateTime()),
         sa.Column("retrying_since", UtcDateTime()),
-        sa.Column("cancelled", sa.Boolean(), nullable=False),
         sa.Column("finished_time", UtcDateTime()),
         sa.Column("status", text_key(16)),
         sa.Column("reason", sa.Text()),

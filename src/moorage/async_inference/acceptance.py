@@ -1,0 +1,101 @@
+"""From a request to an invocation in the queue: names its places, and commits it before anyone is told."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from moorage.async_inference.base import AsyncInvocation
+
+DEFAULT_TTL_SECONDS = 21_600
+DEFAULT_TIMEOUT_SECONDS = 900
+"""What InvokeEndpointAsync's API reference says of RequestTTLSeconds and InvocationTimeoutSeconds left out."""
+
+Headers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the caller is told: with status 202, in the words of InvokeEndpointAsync's output."""
+
+    inference_id: str
+    output_location: str | None
+    failure_location: str | None
+
+
+async def accept(
+    put: Callable[[AsyncInvocation], Awaitable[None]],
+    *,
+    account_id: str,
+    endpoint_name: str,
+    config: Mapping[str, Any],
+    headers: Headers,
+    body: bytes,
+    now: datetime,
+) -> Accepted:
+    """Queue one invocation. `config` is the endpoint's AsyncInferenceConfig; `headers` hold the members of the
+    request, which the gateway has validated."""
+    invocation = plan(
+        account_id=account_id,
+        endpoint_name=endpoint_name,
+        config=config,
+        headers=headers,
+        body=body,
+        now=now,
+    )
+    await put(invocation)
+    return Accepted(invocation.inference_id, invocation.output_location, invocation.failure_location)
+
+
+def plan(
+    *,
+    account_id: str,
+    endpoint_name: str,
+    config: Mapping[str, Any],
+    headers: Headers,
+    body: bytes,
+    now: datetime,
+) -> AsyncInvocation:
+    """What is to be queued. Every invocation has an id of its own, which names its objects: callers may give
+    one InferenceId to many."""
+    output = config["OutputConfig"]
+    notification = output.get("NotificationConfig", {})
+    invocation_id = str(uuid.uuid4())
+    output_path = output.get("S3OutputPath") or None
+    failure_path = output.get("S3FailurePath") or output_path
+    extension = headers.get("x-amzn-sagemaker-s3outputpathextension")
+    filename = headers.get("x-amzn-sagemaker-filename") or f"{invocation_id}.out"
+    ttl = int(headers.get("x-amzn-sagemaker-requestttlseconds", DEFAULT_TTL_SECONDS))
+    return AsyncInvocation(
+        invocation_id=invocation_id,
+        account_id=account_id,
+        endpoint_name=endpoint_name,
+        inference_id=headers.get("x-amzn-sagemaker-inference-id") or str(uuid.uuid4()),
+        received_time=now,
+        expires_time=now + timedelta(seconds=ttl),
+        timeout_seconds=int(
+            headers.get("x-amzn-sagemaker-invocationtimeoutseconds", DEFAULT_TIMEOUT_SECONDS)
+        ),
+        content_type=headers.get("x-amzn-sagemaker-content-type"),
+        accept=headers.get("x-amzn-sagemaker-accept"),
+        custom_attributes=headers.get("x-amzn-sagemaker-custom-attributes"),
+        input_location=headers.get("x-amzn-sagemaker-inputlocation"),
+        body=body or None,
+        output_location=_join(output_path, extension, filename),
+        failure_location=_join(failure_path, None, f"{invocation_id}-error.out"),
+        success_topic=notification.get("SuccessTopic"),
+        error_topic=notification.get("ErrorTopic"),
+        include_response_in=tuple(notification.get("IncludeInferenceResponseIn", ())),
+    )
+
+
+def _join(path: str | None, extension: str | None, filename: str) -> str | None:
+    if path is None:
+        return None
+    parts = [
+        path.rstrip("/"),
+        *([extension.strip("/")] if extension and extension.strip("/") else []),
+        filename,
+    ]
+    return "/".join(parts)

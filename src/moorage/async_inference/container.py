@@ -1,0 +1,166 @@
+"""One request to a container, for a coroutine: the body given in pieces, the reply read in pieces, both bounded.
+
+The connections are those of the gateway (`moorage.upstream`); this is the side that waits. Every call has a new one:
+a connection that was idle may be closed by the container at the very moment, and a death must not be taken for that.
+"""
+
+import asyncio
+from collections import deque
+
+from moorage.routing.table import Instance
+from moorage.upstream import Pool, UpstreamConnection, tcp
+
+_MOST_BUFFERED = 1024 * 1024
+
+
+class NotConnected(Exception):
+    """The container took no connection: it has not seen the request."""
+
+
+class ReplyBroken(Exception):
+    """The connection broke before the reply was complete; the text says how."""
+
+
+class ContainerCall:
+    """An `Exchange`. Use as `async with`: what is left open when the block ends is cut off, so that the container
+    stops working on it."""
+
+    def __init__(self, instance: Instance, *, connect_timeout_seconds: float) -> None:
+        self._pool = Pool(
+            tcp(instance.host, instance.port),
+            loop=asyncio.get_running_loop(),
+            timeout_seconds=connect_timeout_seconds,
+            idle_seconds=0,
+        )
+        self._connection: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed = asyncio.Event()
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._reading_paused = False
+        self._complete = False
+        self._broken: str | None = None
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+
+    async def __aenter__(self) -> "ContainerCall":
+        """Raises `NotConnected`."""
+        self._connecting = self._pool.start(self)
+        try:
+            await self._connected
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            self._pool.close()  # keeps nothing that is given back
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    async def send(self, data: bytes) -> bool:
+        """Write a piece of the request when the container takes it. False when it has answered already, or gone:
+        then nothing more needs to be sent."""
+        await self._may_write.wait()
+        if self.status or self._complete or self._connection is None:
+            return False
+        self._connection.write(data)
+        return True
+
+    def begin(self) -> None:
+        """The request is about to be written in pieces: until `end`, its connection is of no use to others."""
+        assert self._connection is not None
+        self._connection.request_complete = False
+
+    def end(self) -> None:
+        """The request is written to its end."""
+        if self._connection is not None:
+            self._connection.request_complete = True
+
+    async def reply(self) -> int:
+        """Wait for the head of the reply; its status. Raises `ReplyBroken`."""
+        while not self.status:
+            await self._change()
+        return self.status
+
+    async def read(self) -> bytes:
+        """The next bytes of the reply's body; none at its end. Raises `ReplyBroken`."""
+        while not self._chunks:
+            if self._complete:
+                return b""
+            await self._change()
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered = 0
+        if self._reading_paused and self._connection is not None:
+            self._reading_paused = False
+            self._connection.resume_reading()
+        return data
+
+    async def _change(self) -> None:
+        if self._broken is not None:
+            raise ReplyBroken(self._broken)
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _leave(self) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+
+    # --- what the connection reports ------------------------------------------------------------------
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        self._connecting = None
+        self._connection = connection
+        if not self._connected.done():
+            self._connected.set_result(None)
+
+    def not_connected(self, error: BaseException) -> None:
+        self._connecting = None
+        if not self._connected.done():
+            self._connected.set_exception(NotConnected(str(error) or type(error).__name__))
+
+    def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self.status = status
+        self.headers = headers
+        self._wake()
+
+    def reply_data(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._buffered += len(chunk)
+        if self._buffered > _MOST_BUFFERED and not self._reading_paused and self._connection is not None:
+            self._reading_paused = True
+            self._connection.pause_reading()
+        self._wake()
+
+    def reply_end(self) -> None:
+        self._connection = None
+        self._complete = True
+        self._wake()
+
+    def reply_broken(self, *, untouched: bool, reason: str) -> None:
+        self._connection = None
+        self._broken = reason
+        self._wake()
+
+    def reply_failed(self) -> None:
+        self._connection = None
+        self._broken = "its reply could not be handled; the server's log says why"
+        self._wake()
+
+    def pause_request(self) -> None:
+        self._may_write.clear()
+
+    def resume_request(self) -> None:
+        self._may_write.set()
+
+    def _wake(self) -> None:
+        self._may_write.set()
+        self._changed.set()

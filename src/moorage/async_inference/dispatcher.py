@@ -1,0 +1,249 @@
+"""Runs what is queued: claims invocations for the instances that have room, and sees each to its end.
+
+One worker per endpoint with a backlog, woken by what is accepted, by routes that change and by places that become
+free. It claims as many as there are places, reserves an instance for each in the same step, and hands it to a task
+(`moorage.async_inference.attempt`). Leases of what runs are lengthened together; a lease that was lost ends its task,
+for someone else has the invocation now.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from moorage.async_inference.attempt import Attempts
+from moorage.async_inference.base import Claim, Queue
+from moorage.routing import selection
+from moorage.routing.table import RoutingTable
+
+_CLAIM_AT_MOST = 64
+_EXPIRE_AT_ONCE = 64
+_LOOK_FOR_EXPIRED_SECONDS = 30.0
+_PURGE_EVERY_SECONDS = 600.0
+_AFTER_ERROR_SECONDS = 1.0
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One endpoint's."""
+
+    awake: asyncio.Event = field(default_factory=asyncio.Event)
+    running: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+    """By invocation id."""
+    held_back: bool = False
+    """The endpoint is being deleted: nothing new is begun."""
+
+
+class Dispatcher:
+    """Drains the queue of every endpoint that the table has a route to."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        attempts: Attempts,
+        table: RoutingTable,
+        lease_seconds: float,
+        keep_seconds: float,
+    ) -> None:
+        self._queue = queue
+        self._attempts = attempts
+        self._table = table
+        self._lease_seconds = lease_seconds
+        self._keep_seconds = keep_seconds
+        self._workers: dict[Key, _Worker] = {}
+        self._claims: dict[str, Claim] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {len(self._workers)} endpoints, {len(self._claims)} invocations>"
+
+    async def run(self) -> None:
+        """Until cancelled. What is running then goes back into the queue."""
+        left: list[Claim] = []
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                for work in (self._keep_leases, self._expire, self._purge, self._wake_all):
+                    self._tasks.create_task(self._for_ever(work), name=work.__name__)
+                for key in list(self._workers):
+                    self._start(key)
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    left = list(self._claims.values())
+        finally:
+            self._tasks = None
+            for claim in left:
+                await self._queue.release(claim)
+
+    def wake(self, account_id: str, endpoint_name: str) -> None:
+        """Something may have changed for this endpoint: an invocation was accepted, or its route changed."""
+        key = (account_id, endpoint_name)
+        worker = self._workers.get(key)
+        if worker is None:
+            worker = self._workers[key] = _Worker()
+            self._start(key)
+        worker.awake.set()
+
+    def route_changed(self, account_id: str, endpoint_name: str) -> None:
+        """For the routing table to call."""
+        route = self._table.find(account_id, endpoint_name)
+        if (account_id, endpoint_name) in self._workers or (route is not None and route.asynchronous):
+            self.wake(account_id, endpoint_name)
+
+    async def fail(self, claim: Claim, reason: str) -> bool:
+        """End a claimed invocation as failed, with its failure object."""
+        return await self._attempts.fail(claim, reason)
+
+    async def fail_all(self, account_id: str, endpoint_name: str, reason: str) -> None:
+        """End all that an endpoint still has, as failed. Its route is gone and its instances have stopped, so what
+        was running there is on its way back into the queue."""
+        self.wake(account_id, endpoint_name)
+        worker = self._workers[account_id, endpoint_name]
+        worker.held_back = True
+        try:
+            await self._queue.settled()
+            while True:
+                if worker.running:
+                    await asyncio.wait(list(worker.running.values()))
+                claims = await self._queue.claim(
+                    account_id, endpoint_name, most=_CLAIM_AT_MOST, lease_seconds=self._lease_seconds
+                )
+                if claims:
+                    await asyncio.gather(*(self._attempts.fail(claim, reason) for claim in claims))
+                    continue
+                due = await self._queue.next_claimable(account_id, endpoint_name)
+                if due is None:
+                    return
+                await asyncio.sleep(_seconds_until(due))  # a lease that someone left, or a pause
+        finally:
+            worker.held_back = False
+
+    # --- one endpoint ---------------------------------------------------------------------------------
+
+    def _start(self, key: Key) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(self._for_ever(lambda: self._work(key)), name=f"dispatch for {key[1]}")
+
+    async def _work(self, key: Key) -> None:
+        worker = self._workers[key]
+        while True:
+            worker.awake.clear()
+            if await self._begin_some(key, worker):
+                continue
+            pause = None
+            if self._room(key, worker):
+                due = await self._queue.next_claimable(*key)
+                pause = None if due is None else _seconds_until(due)
+            await _wait(worker.awake, pause)
+
+    def _room(self, key: Key, worker: _Worker) -> int:
+        route = self._table.find(*key)
+        if route is None or worker.held_back:
+            return 0
+        return selection.room(route, route.max_concurrency)
+
+    async def _begin_some(self, key: Key, worker: _Worker) -> bool:
+        """Claim as many as there is room for; False if there is no room or nothing to claim."""
+        room = min(self._room(key, worker), _CLAIM_AT_MOST)
+        if not room:
+            return False
+        claims = await self._queue.claim(*key, most=room, lease_seconds=self._lease_seconds)
+        for claim in claims:
+            self._begin(key, worker, claim)
+        return bool(claims)
+
+    def _begin(self, key: Key, worker: _Worker, claim: Claim) -> None:
+        """Reserve an instance now, before anything else is decided, and run the invocation there."""
+        assert self._tasks is not None
+        route = self._table.find(*key)
+        reserved = selection.reserve_within(route, route.max_concurrency) if route is not None else None
+        id = claim.invocation.invocation_id
+        self._claims[id] = claim
+
+        async def run() -> None:
+            if route is None or reserved is None:  # the instances went while the claim was being made
+                await self._queue.release(claim, unattempted=True)
+                return
+            variant, instance = reserved
+            try:
+                await self._attempts.run(claim, route, variant, instance)
+            finally:
+                self._table.release(instance)
+
+        task = self._tasks.create_task(self._guarded(claim, run), name=f"invocation {id}")
+        worker.running[id] = task
+
+        def done(_: object) -> None:
+            del worker.running[id], self._claims[id]
+            worker.awake.set()
+
+        task.add_done_callback(done)
+
+    async def _guarded(self, claim: Claim, run: Callable[[], Awaitable[None]]) -> None:
+        """A fault of ours ends one attempt, and the invocation comes back when its lease has ended."""
+        try:
+            await run()
+        except Exception:
+            logger.exception("async invocation %s: an attempt failed", claim.invocation.invocation_id)
+
+    # --- for all of them ------------------------------------------------------------------------------
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            claims = dict(self._claims)
+            if not claims:
+                continue
+            held = await self._queue.extend(claims.values(), lease_seconds=self._lease_seconds)
+            for worker in self._workers.values():
+                for id, task in worker.running.items():
+                    if id in claims and id not in held and self._claims.get(id) is claims[id]:
+                        logger.warning("async invocation %s: its lease was lost", id)
+                        task.cancel()
+
+    async def _expire(self) -> None:
+        while True:
+            claims = await self._queue.claim_expired(most=_EXPIRE_AT_ONCE, lease_seconds=self._lease_seconds)
+            await asyncio.gather(*(self._attempts.expire(claim) for claim in claims))
+            if not claims:
+                due = await self._queue.next_expiry()
+                pause = _LOOK_FOR_EXPIRED_SECONDS if due is None else _seconds_until(due)
+                await asyncio.sleep(min(pause, _LOOK_FOR_EXPIRED_SECONDS))
+
+    async def _wake_all(self) -> None:
+        """What an earlier run left in the queue."""
+        for key in await self._queue.backlogged():
+            self.wake(*key)
+        await asyncio.Event().wait()
+
+    async def _purge(self) -> None:
+        while True:
+            before = datetime.now(UTC) - timedelta(seconds=self._keep_seconds)
+            await self._queue.purge(finished_before=before)
+            await asyncio.sleep(_PURGE_EVERY_SECONDS)
+
+    async def _for_ever(self, work: Callable[[], Awaitable[None]]) -> None:
+        """The database may be away for a while: that must not end the dispatcher."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                logger.exception("asynchronous inference met an error and goes on")
+                await asyncio.sleep(_AFTER_ERROR_SECONDS)
+
+
+def _seconds_until(time: datetime) -> float:
+    return max(0.0, (time - datetime.now(UTC)).total_seconds())
+
+
+async def _wait(event: asyncio.Event, timeout_seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await event.wait()
+    except TimeoutError:
+        return

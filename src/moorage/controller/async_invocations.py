@@ -1,0 +1,79 @@
+"""`POST /async-invocations`: where the gateway hands over what it was asked by InvokeEndpointAsync.
+
+The gateway has verified the signature and validated every member; it says which operation it speaks for, in a header
+that no client's request can carry through it. The answer is given when the invocation is on disk.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from moorage.async_inference.acceptance import accept
+from moorage.async_inference.base import AsyncInvocation
+from moorage.controller.fleet import DeploymentPlan
+from moorage.errors import ServiceError, ServiceUnavailable, UnknownOperationException, ValidationError
+from moorage.wire import faults
+
+logger = logging.getLogger(__name__)
+
+
+def acceptance_routes(
+    *,
+    deployed: Callable[[str, str], DeploymentPlan | None],
+    put: Callable[[AsyncInvocation], Awaitable[None]],
+    wake: Callable[[str, str], None],
+) -> list[Route]:
+    async def answer(request: Request) -> Response:
+        try:
+            return await enqueue(request)
+        except ServiceError as error:
+            status, content_type, body = faults.render(error)
+            headers = {"content-type": content_type, "x-amzn-ErrorType": error.code}
+            return Response(body, status_code=status, headers=headers)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+
+    async def enqueue(request: Request) -> Response:
+        headers = request.headers
+        if headers.get("x-moorage-operation") != "InvokeEndpointAsync":
+            raise UnknownOperationException("There is no POST /async-invocations here.")
+        account_id, name = headers["x-moorage-account-id"], headers["x-moorage-endpoint-name"]
+        plan = deployed(account_id, name)
+        if plan is None:
+            raise ValidationError(f"Endpoint {name} of account {account_id} not found.")
+        config = plan.async_inference_config
+        if config is None:
+            raise ValidationError(f"Endpoint {name} of account {account_id} is not an asynchronous endpoint.")
+        body = await request.body()
+        try:
+            accepted = await accept(
+                put,
+                account_id=account_id,
+                endpoint_name=name,
+                config=config,
+                headers=headers,
+                body=body,
+                now=datetime.now(UTC),
+            )
+        except (SQLAlchemyError, OSError) as error:
+            logger.error("an asynchronous invocation could not be stored: %s", error)
+            raise ServiceUnavailable(
+                "The invocation could not be stored, and was not accepted. The server's log says why."
+            ) from error
+        wake(account_id, name)
+        locations = {
+            "X-Amzn-SageMaker-OutputLocation": accepted.output_location,
+            "X-Amzn-SageMaker-FailureLocation": accepted.failure_location,
+        }
+        return JSONResponse(
+            {"InferenceId": accepted.inference_id},
+            status_code=202,
+            headers={name: location for name, location in locations.items() if location is not None},
+        )
+
+    return [Route("/async-invocations", answer, methods=["POST"])]
