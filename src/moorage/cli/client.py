@@ -1,15 +1,24 @@
-"""boto3 clients for the server that the command line is to talk to, and what goes wrong on the way.
+"""Clients for the server that the command line is to talk to, and what goes wrong on the way.
 
 Which server: the one `AWS_ENDPOINT_URL` names, with the usual AWS credentials; else the one that runs on the data
 directory, with its root key. An S3 of one's own (setting `s3_endpoint`) is always spoken to directly.
 """
 
+import http.client
+import json
 import os
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import boto3
 import botocore.exceptions
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 
 from moorage.auth.credentials import read_root_key
@@ -18,6 +27,14 @@ from moorage.config import Settings
 
 class NoServer(Exception):
     """No server can be found or reached; the text says what to do."""
+
+
+class Refused(Exception):
+    """The server answers a private request with an error; the text says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def server_url(settings: Settings) -> str:
@@ -61,6 +78,58 @@ def client(settings: Settings, service: str, **config: Any) -> Any:
     )
 
 
+class PrivateRoutes:
+    """The routes below `/_moorage/` that the server has for the command line.
+
+    Raises:
+        NoServer: see `server_url`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        sagemaker = client(settings, "sagemaker")
+        self._url = f"{sagemaker.meta.endpoint_url}/_moorage"
+        self._credentials = sagemaker._request_signer._credentials
+        self._region = sagemaker.meta.region_name
+
+    @contextmanager
+    def open(self, method: str, path: str, **query: object) -> Iterator[http.client.HTTPResponse]:
+        """The reply, open for as long as the block lasts. Parameters that are None are left out.
+
+        Raises:
+            NoServer: the server cannot be reached, or the connection broke.
+            Refused: it answers with an error.
+        """
+        parameters = {name: str(value) for name, value in query.items() if value is not None}
+        url = f"{self._url}/{quote(path)}?{urlencode(parameters, quote_via=quote, safe='')}"
+        signed = AWSRequest(method, url)
+        SigV4Auth(self._credentials.get_frozen_credentials(), "sagemaker", self._region).add_auth(signed)
+        request = urllib.request.Request(url, headers=dict(signed.headers.items()), method=method)
+        try:
+            with urllib.request.urlopen(request) as reply:
+                yield reply
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, _message(error)) from error
+        except urllib.error.URLError as error:
+            raise NoServer(f"the server cannot be reached: {error.reason}") from error
+        except (ConnectionError, http.client.HTTPException) as error:
+            raise NoServer(f"the connection to the server broke: {error!r}") from error
+
+    def ask(self, method: str, path: str, **query: object) -> dict[str, Any]:
+        """The JSON of a reply. Raises as `open` does."""
+        with self.open(method, path, **query) as reply:
+            document: dict[str, Any] = json.load(reply)
+        return document
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """What our routes call `message`, and the errors of the gateway either that or `Message`."""
+    try:
+        document = json.loads(error.read())
+        return str(document.get("message") or document["Message"])
+    except (ValueError, AttributeError, KeyError):
+        return str(error)
+
+
 def explain(error: Exception) -> str:
     """An error as a sentence for people."""
     if isinstance(error, botocore.exceptions.ClientError):
@@ -75,4 +144,4 @@ def complain(message: str) -> None:
     print(f"moorage: {message}", file=sys.stderr)
 
 
-ERRORS = (NoServer, botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError)
+ERRORS = (NoServer, Refused, botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError)

@@ -1,22 +1,18 @@
 """`moorage endpoints`, `moorage describe`, `moorage logs`."""
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from moorage.cli.client import ERRORS, client, complain, explain
+from moorage.cli.client import ERRORS, PrivateRoutes, client, complain, explain
 from moorage.config import Settings
 
-_STYLES = {"InService": "green", "Failed": "red"}
+_STYLES = {"InService": "green", "Completed": "green", "Failed": "red", "Expired": "red"}
 
 
 def list_endpoints(settings: Settings, *, as_json: bool) -> int:
@@ -81,12 +77,6 @@ def logs(settings: Settings, name: str, *, follow: bool, lines: int, as_json: bo
     except ERRORS as error:
         complain(explain(error))
         return 1
-    except urllib.error.HTTPError as error:
-        complain(json.load(error).get("message", str(error)))
-        return 1
-    except urllib.error.URLError as error:
-        complain(f"the server cannot be reached: {error.reason}")
-        return 1
     except KeyboardInterrupt:
         return 0
     return 0
@@ -94,18 +84,18 @@ def logs(settings: Settings, name: str, *, follow: bool, lines: int, as_json: bo
 
 def read_logs(settings: Settings, name: str, *, follow: bool = False, lines: int) -> Iterator[str]:
     """The lines of the private log route, each a JSON object."""
-    sagemaker = client(settings, "sagemaker")
-    url = f"{sagemaker.meta.endpoint_url}/_moorage/endpoints/{name}/logs?follow={int(follow)}&lines={lines}"
-    request = AWSRequest("GET", url)
-    credentials = sagemaker._request_signer._credentials.get_frozen_credentials()
-    SigV4Auth(credentials, "sagemaker", sagemaker.meta.region_name).add_auth(request)
-    with urllib.request.urlopen(urllib.request.Request(url, headers=dict(request.headers.items()))) as reply:
+    routes = PrivateRoutes(settings)
+    with routes.open("GET", f"endpoints/{name}/logs", follow=int(follow), lines=lines) as reply:
         for line in reply:
             yield line.decode().rstrip("\n")
 
 
 def styled(status: str) -> str:
     return f"[{_STYLES.get(status, 'yellow')}]{status}[/]"
+
+
+def local_time(iso: str) -> str:
+    return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _json_value(value: Any) -> Any:

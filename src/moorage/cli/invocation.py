@@ -20,6 +20,7 @@ def invoke(
     content_type: str,
     accept: str | None,
     target_variant: str | None,
+    inference_id: str | None,
     stream: bool,
     as_json: bool,
 ) -> int:
@@ -34,6 +35,7 @@ def invoke(
     members: dict[str, Any] = {"EndpointName": name, "Body": payload, "ContentType": content_type}
     members |= {"Accept": accept} if accept else {}
     members |= {"TargetVariant": target_variant} if target_variant else {}
+    members |= {"InferenceId": inference_id} if inference_id else {}
     try:
         runtime = client(settings, "sagemaker-runtime", retries={"total_max_attempts": 1})
         if stream:
@@ -65,7 +67,7 @@ def _stream(runtime: Any, members: dict[str, Any], *, as_json: bool) -> int:
         parts += 1
         size += len(chunk)
         if as_json:
-            print(json.dumps(_text_or_base64(chunk)), flush=True)
+            print(json.dumps(text_or_base64(chunk)), flush=True)
         else:
             sys.stdout.buffer.write(chunk)
             sys.stdout.flush()
@@ -102,10 +104,10 @@ def _document(reply: dict[str, Any], result: bytes, seconds: float) -> dict[str,
         "CustomAttributes": reply.get("CustomAttributes"),
         "Seconds": round(seconds, 6),
     }
-    return {key: value for key, value in document.items() if value is not None} | _text_or_base64(result)
+    return {key: value for key, value in document.items() if value is not None} | text_or_base64(result)
 
 
-def _text_or_base64(data: bytes) -> dict[str, str]:
+def text_or_base64(data: bytes) -> dict[str, str]:
     try:
         return {"Body": data.decode()}
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moorage.async_inference.base import Status
 from moorage.config import Settings, SettingsError, load
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -19,6 +20,11 @@ app = typer.Typer(
     help="Serve and call machine-learning models through the Amazon SageMaker AI Runtime API.",
 )
 
+async_app = typer.Typer(
+    no_args_is_help=True, help="Look at the queue of asynchronous invocations, and put it right."
+)
+app.add_typer(async_app, name="async")
+
 DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Directory of all state.", show_default="./moorage-data"),
@@ -29,6 +35,7 @@ ConfigFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
+InvocationId = Annotated[str, typer.Argument(metavar="ID", help="An invocation id, or an inference id.")]
 
 
 def main() -> None:
@@ -123,26 +130,67 @@ def invoke(
     name: Name,
     body: Annotated[str | None, typer.Option(help="The request's body.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file with the request's body; - is stdin.")] = None,
-    content_type: Annotated[str, typer.Option(help="MIME type of the body.")] = "application/json",
+    content_type: Annotated[
+        str | None, typer.Option(help="MIME type of the body.", show_default="application/json")
+    ] = None,
     accept: Annotated[str | None, typer.Option(help="MIME type wanted of the reply.")] = None,
     target_variant: Annotated[str | None, typer.Option(help="The production variant to call.")] = None,
+    inference_id: Annotated[str | None, typer.Option(help="A name for the invocation.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print the reply's parts as they come.")] = False,
+    asynchronous: Annotated[
+        bool, typer.Option("--async", help="Queue it at an asynchronous endpoint.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With --async: wait for the end and print the result.")
+    ] = False,
+    input_location: Annotated[
+        str | None, typer.Option(help="With --async: the s3:// URL of the body.")
+    ] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option(
+            help="With --async: seconds that the container has.", min=1, max=3600, show_default="900"
+        ),
+    ] = None,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Call an endpoint and print the reply's body."""
-    from moorage.cli import invocation
+    """Call an endpoint and print the reply's body; with --async, where the result is going to be."""
+    from moorage.cli import async_invocation, invocation
+    from moorage.cli.client import complain
 
     settings = read_settings(config, data_dir=data_dir)
+    if asynchronous:
+        if stream or target_variant is not None:
+            complain("--async cannot be combined with --stream or --target-variant")
+            raise typer.Exit(USAGE)
+        code = async_invocation.invoke_async(
+            settings,
+            name=name,
+            body=body,
+            file=file,
+            input_location=input_location,
+            content_type=content_type,
+            accept=accept,
+            inference_id=inference_id,
+            timeout_seconds=timeout,
+            wait=wait,
+            as_json=as_json,
+        )
+        raise typer.Exit(code)
+    if wait or input_location is not None or timeout is not None:
+        complain("--wait, --input-location and --timeout are for --async")
+        raise typer.Exit(USAGE)
     code = invocation.invoke(
         settings,
         name=name,
         body=body,
         file=file,
-        content_type=content_type,
+        content_type=content_type or "application/json",
         accept=accept,
         target_variant=target_variant,
+        inference_id=inference_id,
         stream=stream,
         as_json=as_json,
     )
@@ -194,6 +242,85 @@ def delete(
 
     settings = read_settings(config, data_dir=data_dir)
     raise typer.Exit(deployment.delete(settings, name, keep_model=keep_model, as_json=as_json))
+
+
+@async_app.command("list")
+def async_list(
+    endpoint: Annotated[str | None, typer.Argument(help="Show this endpoint's newest invocations.")] = None,
+    status: Annotated[
+        Status | None, typer.Option(help="Only invocations of this status.", case_sensitive=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many invocations.", min=1)] = 20,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show the backlog of every endpoint, or one endpoint's and its newest invocations."""
+    from moorage.cli import asynchronous
+
+    settings = read_settings(config, data_dir=data_dir)
+    code = asynchronous.list_queue(settings, endpoint, status=status, limit=limit, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@async_app.command("show")
+def async_show(
+    id: InvocationId, data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = False
+) -> None:
+    """Show all that is known of an invocation."""
+    from moorage.cli import asynchronous
+
+    raise typer.Exit(asynchronous.show(read_settings(config, data_dir=data_dir), id, as_json=as_json))
+
+
+@async_app.command("retry")
+def async_retry(
+    id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="An invocation id, or an inference id.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="The endpoint whose invocations to retry.")] = None,
+    all_failed: Annotated[
+        bool, typer.Option("--all-failed", help="All of the endpoint's that have failed.")
+    ] = False,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Run an invocation again that has failed or expired, or all that have failed."""
+    from moorage.cli import asynchronous
+
+    settings = read_settings(config, data_dir=data_dir)
+    code = asynchronous.retry(settings, id, endpoint=endpoint, all_failed=all_failed, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@async_app.command("cancel")
+def async_cancel(
+    id: InvocationId, data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = False
+) -> None:
+    """Let an invocation fail that is still queued."""
+    from moorage.cli import asynchronous
+
+    raise typer.Exit(asynchronous.cancel(read_settings(config, data_dir=data_dir), id, as_json=as_json))
+
+
+@async_app.command("purge")
+def async_purge(
+    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint's invocations.")] = None,
+    older_than: Annotated[
+        str, typer.Option(help="How long ago they ended, at least: a number and s, m, h or d.")
+    ] = "1d",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Forget invocations that have ended; their objects stay in S3."""
+    from moorage.cli import asynchronous
+
+    settings = read_settings(config, data_dir=data_dir)
+    code = asynchronous.purge(settings, endpoint=endpoint, older_than=older_than, yes=yes, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.callback(invoke_without_command=True)
