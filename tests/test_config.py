@@ -33,6 +33,22 @@ def test_images_are_command_lines(tmp_path: Path) -> None:
     assert Settings.from_json(settings.to_json()).images == settings.images
 
 
+def test_webhooks_are_urls_by_topic_and_no_secret_is_shown(tmp_path: Path) -> None:
+    file = tmp_path / "moorage.toml"
+    file.write_text(
+        'sns_endpoint = "https://sns.REGION.amazonaws.com"\n[webhooks]\n"arn:*:a" = "http://h:1/p"\n'
+    )
+    settings = load(
+        file=file, environment={"MOORAGE_WEBHOOK_SECRET": "s3cret", "MOORAGE_WEBHOOKS": "ignored"}
+    )
+    assert settings.sns_endpoint == "https://sns.REGION.amazonaws.com"
+    assert settings.webhooks == {"arn:*:a": "http://h:1/p"}
+    assert settings.webhook_secret == "s3cret"
+    assert "s3cret" not in repr(settings)
+    assert "http://h:1/p" not in repr(settings)
+    assert Settings.from_json(settings.to_json()) == settings
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -42,6 +58,11 @@ def test_images_are_command_lines(tmp_path: Path) -> None:
         ("account_id = '12'", "must be 12 digits"),
         ("images = 3", "must be a table of glob"),
         ("[images]\na = []", "must be a command line"),
+        ("sns_endpoint = 'sns:4100'", "setting 'sns_endpoint' in .* must be a URL .*, not 'sns:4100'"),
+        ("sns_endpoint = 'http://a:port'", "must be a URL"),
+        ("webhooks = 'x'", "must be a table of glob = URL"),
+        ("[webhooks]\na = 'ftp://a'", r"webhooks\['a'\] in .* must be a URL \(http:// or https://\)$"),
+        ("[webhooks]\na = 3", "must be a URL"),
         ("not toml", "is not valid TOML"),
     ],
 )

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 MIB = 1024 * 1024
 _LONGEST_SOCKET_DIR = 80
@@ -25,11 +26,14 @@ class SettingsError(Exception):
     """A setting is unknown or has a value that is not accepted."""
 
 
-def setting(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
+def setting(
+    default: Any, help: str, *, least: float | None = None, most: float | None = None, secret: bool = False
+) -> Any:
+    """A field of `Settings`; the value of a `secret` one is not shown."""
     metadata = {"help": help, "least": least, "most": most}
     if isinstance(default, dict):
-        return field(default_factory=dict, metadata=metadata)
-    return field(default=default, metadata=metadata)
+        return field(default_factory=dict, repr=not secret, metadata=metadata)
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,13 @@ class Settings:
     images: dict[str, tuple[str, ...]] = setting(
         {}, "Image catalogue: glob of an image name to the command line that stands for it."
     )
+    sns_endpoint: str = setting(
+        "", "URL of the SNS that has the topics of asynchronous inference; REGION in it is the topic's."
+    )
+    webhooks: dict[str, str] = setting(
+        {}, "Glob of a topic's ARN to the URL that gets its messages instead of SNS.", secret=True
+    )
+    webhook_secret: str = setting("", "Key that signs what webhooks get; empty: no signature.", secret=True)
 
     @property
     def run_dir(self) -> Path:
@@ -147,7 +158,7 @@ def load(
             raise SettingsError(f"cannot read the settings file {file}: {error.strerror}") from error
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"{file} is not valid TOML: {error}") from error
-    names = {f"MOORAGE_{name.upper()}": name for name in _FIELDS if name != "images"}
+    names = {f"MOORAGE_{name.upper()}": name for name in _FIELDS if name not in _TABLES}
     from_environment = {names[key]: value for key, value in environment.items() if key in names}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     for source, layer in (("the environment (MOORAGE_*)", from_environment), ("the command line", given)):
@@ -166,8 +177,8 @@ def _build(raw: Mapping[str, Any], source: str) -> Settings:
 def _convert(key: str, value: Any, source: str) -> Any:
     if key not in _FIELDS:
         raise SettingsError(f"unknown setting {key!r} in {source}; known: {', '.join(sorted(_FIELDS))}")
-    if key == "images":
-        return _convert_images(value, source)
+    if key in _TABLES:
+        return _TABLES[key](value, source)
     spec = _FIELDS[key]
     kind: Any = type(spec.default)
     try:
@@ -179,6 +190,10 @@ def _convert(key: str, value: Any, source: str) -> Any:
         raise SettingsError(f"setting {key!r} in {source} must be {_describe(spec)}, not {value!r}")
     if key == "account_id" and not (len(converted) == 12 and converted.isdigit()):
         raise SettingsError(f"setting 'account_id' in {source} must be 12 digits, not {value!r}")
+    if key == "sns_endpoint" and converted and not _is_http_url(converted):
+        raise SettingsError(
+            f"setting 'sns_endpoint' in {source} must be a URL (http:// or https://), not {value!r}"
+        )
     return converted
 
 
@@ -194,6 +209,28 @@ def _convert_images(value: Any, source: str) -> dict[str, tuple[str, ...]]:
             )
         images[glob] = tuple(argv)
     return images
+
+
+def _convert_webhooks(value: Any, source: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise SettingsError(f"setting 'webhooks' in {source} must be a table of glob = URL")
+    for glob, url in value.items():
+        if not isinstance(url, str) or not _is_http_url(url):
+            # The value is not repeated: a webhook's URL is often all that protects it.
+            raise SettingsError(f"webhooks[{glob!r}] in {source} must be a URL (http:// or https://)")
+    return dict(value)
+
+
+_TABLES = {"images": _convert_images, "webhooks": _convert_webhooks}
+"""Settings that are tables: in the file only."""
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _describe(spec: "dataclasses.Field[Any]") -> str:
