@@ -49,12 +49,11 @@ class Case:
 
     def canonical(self, signed_headers: tuple[bytes, ...]) -> bytes:
         path, _, query = self.target.partition(b"?")
-        return sigv4.canonical_request(
+        return sigv4.CanonicalForm(signed_headers).fill(
             method=self.method,
             path=sigv4.canonical_path(path),
             query=sigv4.canonical_query(query),
             headers=self.headers,
-            signed_headers=signed_headers,
             payload_hash=hashlib.sha256(self.body).hexdigest().encode(),
         )
 
@@ -88,12 +87,11 @@ def test_the_vector_of_this_service() -> None:
         b"x-amz-date": b"20150830T123600Z",
         b"x-amzn-sagemaker-custom-attributes": b"a=1,  b=2",
     }
-    canonical = sigv4.canonical_request(
+    canonical = sigv4.CanonicalForm(tuple(headers)).fill(
         method=b"POST",
         path=sigv4.canonical_path(b"/endpoints/my%20ep/invocations"),
         query=b"",
         headers=headers,
-        signed_headers=tuple(headers),
         payload_hash=b"5041bf1f713df204784353e82f6a4a535931cb64f1f4b4a5aeaffcb720918b22",
     )
     digest = "5273663447779c9573e48a3f2711478e3b0f37db18558af00a2cf7354132b9a0"

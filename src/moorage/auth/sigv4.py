@@ -135,22 +135,24 @@ def canonical_query(raw_query: bytes) -> bytes:
     return b"&".join(name + b"=" + value for name, value in pairs)
 
 
-def canonical_request(
-    *,
-    method: bytes,
-    path: bytes,
-    query: bytes,
-    headers: Mapping[bytes, bytes],
-    signed_headers: tuple[bytes, ...],
-    payload_hash: bytes,
-) -> bytes:
-    """Join the parts. `path` and `query` are canonical; `headers` has lower-case names, and the values of a
-    repeated header joined by commas. A signed header that is absent counts as empty, and so fails."""
-    lines = [method, path, query]
-    for name in signed_headers:
-        lines.append(b"%b:%b" % (name, b" ".join(headers.get(name, b"").split())))
-    lines += (b"", b";".join(signed_headers), payload_hash)
-    return b"\n".join(lines)
+class CanonicalForm:
+    """What all canonical requests over the same signed headers have in common: a format, made once."""
+
+    __slots__ = ("_format", "_names")
+
+    def __init__(self, signed_headers: tuple[bytes, ...]) -> None:
+        names = [name.replace(b"%", b"%%") for name in signed_headers]
+        values = (name + b":%b" for name in names)
+        self._names = signed_headers
+        self._format = b"\n".join((b"%b\n%b\n%b", *values, b"", b";".join(names), b"%b"))
+
+    def fill(
+        self, *, method: bytes, path: bytes, query: bytes, headers: Mapping[bytes, bytes], payload_hash: bytes
+    ) -> bytes:
+        """The canonical request. `path` and `query` are canonical; `headers` has lower-case names, and the values of
+        a repeated header joined by commas. A signed header that is absent counts as empty, and so fails."""
+        values = [b" ".join(headers.get(name, b"").split()) for name in self._names]
+        return self._format % (method, path, query, *values, payload_hash)
 
 
 def string_to_sign(*, timestamp: bytes, scope: bytes, canonical: bytes) -> bytes:

@@ -45,7 +45,7 @@ class SignedBy:
     key: AccessKey
     scope: sigv4.CredentialScope
     scope_text: bytes
-    signed_headers: tuple[bytes, ...]
+    canonical_form: sigv4.CanonicalForm
     signer: sigv4.Signer
     skew_seconds: int
     day: bytes
@@ -150,7 +150,7 @@ class Verifier:
             key,
             scope,
             scope.text.encode("latin-1"),
-            authorization.signed_headers,
+            sigv4.CanonicalForm(authorization.signed_headers),
             sigv4.Signer(sigv4.signing_key(key.secret_access_key, scope)),
             skew_seconds,
             scope.date.encode("latin-1"),
@@ -185,13 +185,8 @@ class Verifier:
                 )
         signed_by = claim.signed_by
         path, query = self._canonical_target(target, for_s3=claim.service == "s3")
-        canonical = sigv4.canonical_request(
-            method=method,
-            path=path,
-            query=query,
-            headers=headers,
-            signed_headers=signed_by.signed_headers,
-            payload_hash=payload_hash,
+        canonical = signed_by.canonical_form.fill(
+            method=method, path=path, query=query, headers=headers, payload_hash=payload_hash
         )
         to_sign = sigv4.string_to_sign(
             timestamp=claim.timestamp, scope=signed_by.scope_text, canonical=canonical
