@@ -8,6 +8,7 @@ member by member with the model of the installed botocore. Which header carries 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -224,26 +225,26 @@ def parse(operation: Operation, raw_endpoint_name: bytes, headers: Mapping[bytes
     Raises:
         ValidationError: names every member that breaks a constraint, and the constraint.
     """
-    violations: list[str] = []
-    name = unquote_to_bytes(raw_endpoint_name) if b"%" in raw_endpoint_name else raw_endpoint_name
-    if len(name) > ENDPOINT_NAME.max_length or not _SATISFIES[_NAME](name):
-        violations += ENDPOINT_NAME.violations(name)
+    name = _endpoint_name(raw_endpoint_name)
     rules = operation.rules
-    members = {header: headers[header] for header in rules.keys() & headers.keys()}
+    members = {header: value for header, value in headers.items() if header in rules}
+    violations = [] if name is not None else ENDPOINT_NAME.violations(unquote_to_bytes(raw_endpoint_name))
     for header, value in members.items():
-        _, least, most, satisfies = rules[header]
+        member, least, most, satisfies = rules[header]
         if not (least <= len(value) <= most and satisfies(value)):
-            # In the order of the request, not of the set.
-            violations += [
-                each
-                for name, given in headers.items()
-                if name in rules
-                for each in rules[name][0].violations(given)
-            ]
-            break
-    if violations:
+            violations += member.violations(value)
+    if name is None or violations:
         raise ValidationError(validation.describe(violations)[:_LONGEST_MESSAGE])
-    return Invocation(operation, name.decode("ascii"), members)
+    return Invocation(operation, name, members)
+
+
+@lru_cache(maxsize=1024)
+def _endpoint_name(raw: bytes) -> str | None:
+    """The name decoded, if it is one."""
+    name = unquote_to_bytes(raw)
+    if len(name) > ENDPOINT_NAME.max_length or not _SATISFIES[_NAME](name):
+        return None
+    return name.decode("ascii")
 
 
 def render_container_request(invocation: Invocation, *, path: bytes, host: bytes, length: int) -> bytes:
