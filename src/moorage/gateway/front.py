@@ -5,6 +5,7 @@ before any body is taken: a stranger is refused at once.
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from moorage.auth.verifier import Claim, Verifier
@@ -27,9 +28,14 @@ from moorage.upstream import Connector, Pool, tcp, unix
 from moorage.wire import faults
 
 _ENDPOINTS = b"/endpoints/"
-_INVOKE = b"invocations"
-_INVOKE_STREAM = b"invocations-response-stream"
-_INVOKE_ASYNC = b"async-invocations"
+InvocationMaker = Callable[["GatewayFront", Request, Claim, bytes], Call]
+_CALLS: Mapping[bytes, InvocationMaker] = {
+    b"invocations": InvocationCall,
+    b"invocations-response-stream": StreamCall,
+    b"async-invocations": EnqueueCall,
+}
+_MOST_TARGETS = 4096
+_LONGEST_TARGET = 256
 
 
 class Timed(Protocol):
@@ -59,19 +65,25 @@ class GatewayFront:
         self.timed_calls: set[Timed] = set()
         """Calls that wait for a container or the controller: the server's sweep compares their deadlines with the
         clock."""
+        self._known_targets: dict[bytes, tuple[InvocationMaker, bytes]] = {}
+        """For each target that invokes an endpoint by POST: the kind of call, and the endpoint's raw name."""
         self._pools: dict[Instance, Pool] = {}
         self.controller = self._pool_to(unix(str(settings.controller_socket)))
         self.s3 = self._pool_to(unix(str(settings.s3_socket)))
 
     def begin(self, request: Request) -> Call:
-        path = request.target.partition(b"?")[0]
-        if path == b"/_moorage/health":
+        target = request.target
+        known = self._known_targets.get(target)
+        if known is None and target.partition(b"?")[0] == b"/_moorage/health":
             return HealthCall(self, request)
         claim = self.verifier.claim(request.headers)
+        if known is not None and claim.service == "sagemaker" and request.method == b"POST":
+            call, raw_name = known
+            return call(self, request, claim, raw_name)
         if claim.service == "s3":
             return self._begin_s3(request, claim)
-        if path.startswith(_ENDPOINTS):
-            return self._begin_invocation(request, claim, path)
+        if target.startswith(_ENDPOINTS):
+            return self._begin_invocation(request, claim)
         return CollectedRelay(self, request, claim, self.controller)
 
     def render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
@@ -110,21 +122,22 @@ class GatewayFront:
         for pool in (*self._pools.values(), self.controller, self.s3):
             pool.close()
 
-    def _begin_invocation(self, request: Request, claim: Claim, path: bytes) -> Call:
+    def _begin_invocation(self, request: Request, claim: Claim) -> Call:
         if claim.service != "sagemaker":
             raise InvalidSignatureException("Credential should be scoped to correct service: 'sagemaker'. ")
+        path = request.target.partition(b"?")[0]
         raw_name, _, operation = path[len(_ENDPOINTS) :].partition(b"/")
-        if request.method == b"POST":
-            if operation == _INVOKE:
-                return InvocationCall(self, request, claim, raw_name)
-            if operation == _INVOKE_STREAM:
-                return StreamCall(self, request, claim, raw_name)
-            if operation == _INVOKE_ASYNC:
-                return EnqueueCall(self, request, claim, raw_name)
-        raise UnknownOperationException(
-            f"There is no operation {request.method.decode('latin-1')} {path.decode('latin-1')} "
-            "of the service sagemaker."
-        )
+        call = _CALLS.get(operation)
+        if call is None or request.method != b"POST":
+            raise UnknownOperationException(
+                f"There is no operation {request.method.decode('latin-1')} {path.decode('latin-1')} "
+                "of the service sagemaker."
+            )
+        if len(self._known_targets) >= _MOST_TARGETS:
+            self._known_targets.clear()
+        if len(request.target) <= _LONGEST_TARGET:
+            self._known_targets[request.target] = call, raw_name
+        return call(self, request, claim, raw_name)
 
     def _begin_s3(self, request: Request, claim: Claim) -> Call:
         if self.settings.s3_endpoint:
