@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import botocore.exceptions
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -188,9 +187,9 @@ def _until_finished(routes: PrivateRoutes, accepted: Accepted, display: "_Displa
         try:
             record = _find(routes, accepted)
             last_heard = time.monotonic()
+            display.say(_state(record))
             if record["Status"] in FINAL:
                 return record
-            display.say(_state(record))
             if record["Status"] == Status.QUEUED and time.monotonic() >= next_count:
                 display.add(_queue_length(routes, record["EndpointName"]))
                 next_count = time.monotonic() + _COUNT_EVERY_SECONDS
@@ -217,7 +216,9 @@ def _state(record: Record) -> str:
     if record["Status"] == Status.RUNNING:
         since = f"since {local_time(record['FirstClaimedTime'])}"
         return f"Running {since}" if attempts == 1 else f"Running, attempt {attempts}, first {since}"
-    return "Queued" if not attempts else f"Queued for attempt {attempts + 1}"
+    if record["Status"] == Status.QUEUED and attempts:
+        return f"Queued for attempt {attempts + 1}"
+    return str(record["Status"])
 
 
 def _queue_length(routes: PrivateRoutes, endpoint: str) -> str:
@@ -271,13 +272,11 @@ def _display(*, quiet: bool) -> Iterator[_Display]:
 
 def _conclude(settings: Settings, record: Record, *, as_json: bool) -> int:
     """The result to stdout, or why there is none to stderr."""
-    completed = record["Status"] == Status.COMPLETED
-    if not completed:
-        reason = _failure(settings, record)
+    if record["Status"] != Status.COMPLETED:
         if as_json:
-            print(json.dumps({**record, "Failure": reason}))
+            print(json.dumps(record))
         else:
-            complain(f"{record['Status']}: {reason}")
+            complain(str(record.get("Reason")))
         return 1
     location = record.get("OutputLocation")
     if location is None:
@@ -297,18 +296,6 @@ def _conclude(settings: Settings, record: Record, *, as_json: bool) -> int:
     if sys.stdout.isatty() and not last.endswith(b"\n"):
         print()
     return 0
-
-
-def _failure(settings: Settings, record: Record) -> str:
-    """The failure object's text; what the queue says where there is none."""
-    reason: str = record.get("Reason", "")
-    if record["Status"] != Status.FAILED or "FailureLocation" not in record:
-        return reason
-    try:
-        text: bytes = _get(settings, record["FailureLocation"])["Body"].read()
-    except (_Problem, botocore.exceptions.ClientError):
-        return reason
-    return text.decode("utf-8", "replace")
 
 
 def _get(settings: Settings, location: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from moorage.cli.inspection import local_time, styled
 from moorage.config import Settings
 
 _LONGEST_PAGE = 1000
+_WIDTH_OF_A_PIPE = 250
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _SHOWN = {
@@ -107,11 +108,7 @@ def retry(
     if as_json:
         print(json.dumps({"Retried": retried}))
     else:
-        print(
-            f"{id} is queued again."
-            if id is not None
-            else f"{retried:,} failed invocations are queued again."
-        )
+        print(f"{id} is queued again." if id is not None else f"Queued again: {retried:,}.")
     return 0
 
 
@@ -148,7 +145,7 @@ def purge(settings: Settings, *, endpoint: str | None, older_than: str, yes: boo
     except ERRORS as error:
         complain(explain(error))
         return 1
-    print(json.dumps(reply) if as_json else f"{reply['Forgotten']:,} finished invocations are forgotten.")
+    print(json.dumps(reply) if as_json else f"Forgotten: {reply['Forgotten']:,}.")
     return 0
 
 
@@ -194,7 +191,7 @@ def _print_backlogs(backlogs: Sequence[Mapping[str, Any]], *, as_json: bool) -> 
             f"{backlog['ReceivedLastMinute']:,}",
             f"{backlog['FinishedLastMinute']:,}",
         )
-    Console().print(table)
+    _print_table(table)
     return 0
 
 
@@ -204,8 +201,9 @@ def _print_invocations(invocations: Sequence[Mapping[str, Any]], *, with_endpoin
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("Inference id", no_wrap=True)
-    for column in [*(["Endpoint"] if with_endpoint else []), "Status", "Received", "Attempts"]:
+    for column in [*(["Endpoint"] if with_endpoint else []), "Status", "Received"]:
         table.add_column(column)
+    table.add_column("Attempts", justify="right")
     for invocation in invocations:
         table.add_row(
             escape(invocation["InferenceId"]),
@@ -214,13 +212,20 @@ def _print_invocations(invocations: Sequence[Mapping[str, Any]], *, with_endpoin
             local_time(invocation["ReceivedTime"]),
             str(invocation["Attempts"]),
         )
-    Console().print(table)
+    _print_table(table)
+
+
+def _print_table(table: Table) -> None:
+    """As wide as the terminal; in a pipe a line stays a line."""
+    console = Console()
+    (console if console.is_terminal else Console(width=_WIDTH_OF_A_PIPE)).print(table)
 
 
 def _print_invocation(invocation: Mapping[str, Any]) -> None:
     console = Console(soft_wrap=True)
     console.print(f"[bold]{invocation['InvocationId']}[/bold]  {styled(invocation['Status'])}")
-    lines = {"InputLocation": "in the request"} | dict(invocation)
+    timeout = f"{invocation['InvocationTimeoutSeconds']} s"
+    lines = {"InputLocation": "in the request", **invocation, "InvocationTimeoutSeconds": timeout}
     for member, label in _SHOWN.items():
         if member in lines:
             console.print(f"{label:<14} {escape(str(lines[member]))}")

@@ -86,10 +86,12 @@ class PrivateRoutes:
     """
 
     def __init__(self, settings: Settings) -> None:
-        sagemaker = client(settings, "sagemaker")
-        self._url = f"{sagemaker.meta.endpoint_url}/_moorage"
-        self._credentials = sagemaker._request_signer._credentials
-        self._region = sagemaker.meta.region_name
+        runtime = client(
+            settings, "sagemaker-runtime"
+        )  # of the services with the right name the quickest to load
+        self._url = f"{runtime.meta.endpoint_url}/_moorage"
+        self._credentials = runtime._request_signer._credentials
+        self._region = runtime.meta.region_name
 
     @contextmanager
     def open(self, method: str, path: str, **query: object) -> Iterator[http.client.HTTPResponse]:
