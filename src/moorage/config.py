@@ -84,6 +84,30 @@ class Settings:
         30.0, "Time between SIGTERM and SIGKILL for a container.", least=0.1, most=3600
     )
     max_model_bytes: int = setting(50 * 1024 * MIB, "Largest unpacked model, in bytes.", least=1, most=2**50)
+    async_concurrency: int = setting(
+        4,
+        "Asynchronous invocations an instance is given at once, unless MaxConcurrentInvocationsPerInstance says it.",
+        least=1,
+        most=1000,
+    )
+    async_max_deaths: int = setting(
+        3, "Containers that an asynchronous invocation may take with it before it fails.", least=1, most=100
+    )
+    async_storage_patience_seconds: float = setting(
+        300.0,
+        "How long an asynchronous invocation waits for an S3 that does not answer.",
+        least=0,
+        most=86400,
+    )
+    async_require_content_length: bool = setting(
+        False, "Whether an asynchronous invocation fails when its container replies in chunks, as on AWS."
+    )
+    async_lease_seconds: float = setting(
+        15.0, "After how long an invocation that a dead dispatcher held is run again.", least=1, most=3600
+    )
+    async_keep_seconds: float = setting(
+        86400.0, "How long finished asynchronous invocations are remembered.", least=0, most=31_536_000
+    )
     images: dict[str, tuple[str, ...]] = setting(
         {}, "Image catalogue: glob of an image name to the command line that stands for it."
     )
@@ -182,7 +206,7 @@ def _convert(key: str, value: Any, source: str) -> Any:
     spec = _FIELDS[key]
     kind: Any = type(spec.default)
     try:
-        converted = kind(value)
+        converted: Any = _convert_bool(value) if kind is bool else kind(value)
     except (TypeError, ValueError):
         raise SettingsError(f"setting {key!r} in {source} must be {_describe(spec)}, not {value!r}") from None
     least, most = spec.metadata["least"], spec.metadata["most"]
@@ -195,6 +219,14 @@ def _convert(key: str, value: Any, source: str) -> Any:
             f"setting 'sns_endpoint' in {source} must be a URL (http:// or https://), not {value!r}"
         )
     return converted
+
+
+def _convert_bool(value: Any) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower(), value)
+    if not isinstance(value, bool):
+        raise ValueError(value)
+    return value
 
 
 def _convert_images(value: Any, source: str) -> dict[str, tuple[str, ...]]:
@@ -234,7 +266,7 @@ def _is_http_url(text: str) -> bool:
 
 
 def _describe(spec: "dataclasses.Field[Any]") -> str:
-    names = {int: "a whole number", float: "a number", str: "a string", Path: "a path"}
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Path: "a path"}
     least, most = spec.metadata["least"], spec.metadata["most"]
     span = f" from {least:g} to {most:g}" if least is not None and most is not None else ""
     return names[type(spec.default)] + span

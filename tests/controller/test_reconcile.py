@@ -326,7 +326,10 @@ async def test_deletion_drains_stops_and_forgets(world: World) -> None:
 
 async def test_topics_are_told_of_an_endpoint_in_service(world: World) -> None:
     topic = "arn:aws:sns:us-east-1:000000000000:done"
-    output = {"S3OutputPath": "s3://b/out", "NotificationConfig": {"SuccessTopic": topic, "ErrorTopic": topic}}
+    output = {
+        "S3OutputPath": "s3://b/out",
+        "NotificationConfig": {"SuccessTopic": topic, "ErrorTopic": topic},
+    }
     config = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 7}}
     async with world.controller():
         await world.configure("a", config={"AsyncInferenceConfig": config})

@@ -3,18 +3,30 @@
 import asyncio
 import os
 import signal
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 
 import uvicorn
 import uvloop
 
+from moorage.async_inference import messages
+from moorage.async_inference.attempt import Attempts, Rules
+from moorage.async_inference.dispatcher import Dispatcher
+from moorage.async_inference.outbox import Outbox
+from moorage.async_inference.publisher import Publisher, create_publisher
+from moorage.async_inference.sql import SqlQueue
 from moorage.auth.credentials import read_root_key
 from moorage.config import Settings
 from moorage.controller.app import create_app
+from moorage.controller.async_invocations import acceptance_routes
+from moorage.controller.async_queue import async_routes
 from moorage.controller.feed import Feed
 from moorage.controller.fleet import InstanceWorkshop
 from moorage.controller.instance_logs import log_routes
 from moorage.controller.reconcile import Reconciler
+from moorage.gateway.feed import Report, follow
 from moorage.launchers.remote import RemoteLauncher
+from moorage.routing.table import RoutingTable
 from moorage.runtime import logs
 from moorage.storage.database import open_database
 from moorage.storage.objects import ObjectStore
@@ -22,18 +34,33 @@ from moorage.storage.resources import SqlResourceStore
 
 
 async def serve(settings: Settings, url: str) -> None:
-    """Answer the gateways and reconcile until SIGTERM or SIGINT."""
+    """Answer the gateways, reconcile, and run what is queued, until SIGTERM or SIGINT."""
     database = await open_database(settings.effective_database_url)
     try:
         store = SqlResourceStore(database)
         objects = _objects(settings, url)
-        feed = Feed(gateways=settings.workers)
+        feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
+        queue = SqlQueue(database)
+        publisher = create_publisher(settings, database)
+        reports: asyncio.Queue[Report] = asyncio.Queue()
+        table = RoutingTable(
+            on_drained=lambda instance_id: reports.put_nowait({"drained": instance_id}),
+            on_changed=lambda account_id, name: dispatcher.route_changed(account_id, name),
+        )
+        dispatcher = Dispatcher(
+            queue=queue,
+            attempts=Attempts(queue=queue, objects=objects, rules=_rules(settings), notify=publisher.wake),
+            table=table,
+            lease_seconds=settings.async_lease_seconds,
+            keep_seconds=settings.async_keep_seconds,
+        )
         reconciler = Reconciler(
             settings=settings,
             store=store,
             launcher=RemoteLauncher(settings.launcher_socket),
             feed=feed,
             workshop=InstanceWorkshop(settings=settings, objects=objects),
+            backlog=_Backlog(dispatcher, Outbox(database), publisher),
         )
         app = create_app(
             store=store,
@@ -41,21 +68,58 @@ async def serve(settings: Settings, url: str) -> None:
             instance_counts=reconciler.instance_counts,
             object_exists=objects.exists,
         )
-        app.router.routes.extend(log_routes(settings, store))
+        app.router.routes.extend(
+            (
+                *log_routes(settings, store),
+                *acceptance_routes(deployed=reconciler.deployed, put=queue.put, wake=dispatcher.wake),
+                *async_routes(queue, fail=dispatcher.fail, wake=dispatcher.wake),
+            )
+        )
         await feed.listen(settings.feed_socket)
-        reconciling = asyncio.create_task(reconciler.run(lambda: None), name="reconcile")
+        works = {
+            "reconcile": reconciler.run(lambda: None),
+            "follow the feed": follow(settings.feed_socket, table, reports, asyncio.Event()),
+            "dispatch": dispatcher.run(),
+            "publish notifications": publisher.run(),
+        }
+        tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         try:
-            await _answer(app, settings, reconciling)
+            await _answer(app, settings, tasks)
         finally:
             feed.close()
-            reconciling.cancel()
-            await asyncio.gather(reconciling, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await database.close()
 
 
-async def _answer(app: object, settings: Settings, reconciling: "asyncio.Task[None]") -> None:
-    """Serve HTTP until a signal comes; a reconciler that dies takes the process with it, to be started anew."""
+class _Backlog:
+    """What the reconciler asks of asynchronous inference."""
+
+    def __init__(self, dispatcher: Dispatcher, outbox: Outbox, publisher: Publisher) -> None:
+        self.fail_all = dispatcher.fail_all
+        self._outbox = outbox
+        self._publisher = publisher
+
+    async def announce(self, account_id: str, topic_arns: Collection[str]) -> None:
+        notices = [messages.test_notice(account_id, topic) for topic in sorted(topic_arns)]
+        await self._outbox.add(notices, datetime.now(UTC))
+        self._publisher.wake()
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        region=settings.region,
+        patience_seconds=settings.async_storage_patience_seconds,
+        most_deaths=settings.async_max_deaths,
+        content_length_required=settings.async_require_content_length,
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+    )
+
+
+async def _answer(app: object, settings: Settings, tasks: "Sequence[asyncio.Task[None]]") -> None:
+    """Serve HTTP until a signal comes; a task that dies takes the process with it, to be started anew."""
     server = uvicorn.Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
@@ -72,12 +136,14 @@ async def _answer(app: object, settings: Settings, reconciling: "asyncio.Task[No
     def leave(_: object = None) -> None:
         server.should_exit = True
 
-    reconciling.add_done_callback(leave)
+    for task in tasks:
+        task.add_done_callback(leave)
     serving = asyncio.create_task(server.serve(), name="serve HTTP")
-    await asyncio.wait({serving, reconciling}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({serving, *tasks}, return_when=asyncio.FIRST_COMPLETED)
     await serving
-    if reconciling.done() and not reconciling.cancelled():
-        reconciling.result()
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.result()
 
 
 def _objects(settings: Settings, url: str) -> ObjectStore:
