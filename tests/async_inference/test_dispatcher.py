@@ -196,12 +196,46 @@ async def test_an_inline_body_becomes_an_output_object(tmp_path: Path, s3: Local
 
 async def test_an_input_object_reaches_the_container_whole(tmp_path: Path, s3: LocalS3) -> None:
     data = bytes(range(256)) * 40_000  # about 10 MB: many pieces each way
-    s3.write("s3://in/folder/data.bin", data)
+    await s3.store().put("s3://in/folder/data.bin", data, content_type="text/plain")
     async with world(tmp_path, s3) as here:
         await here.serve(echo)
         invocation = await here.put(input_location="s3://in/folder/data.bin")
         assert (await here.finished(invocation)).status is Status.COMPLETED
         assert here.output(invocation) == data
+
+
+async def test_a_container_may_reply_while_it_reads(tmp_path: Path, s3: LocalS3) -> None:
+    data = bytes(range(256)) * 80_000  # more than what any buffer on the way holds
+    await s3.store().put("s3://in/streamed", data, content_type="text/plain")
+
+    async def script(connection: ContainerConnection) -> None:
+        await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data))
+        left = len(data)
+        while left:
+            piece = await connection.reader.read(min(left, 65536))
+            left -= len(piece)
+            await connection.write(piece)
+
+    async with world(tmp_path, s3) as here:
+        await here.serve(script)
+        invocation = await here.put(input_location="s3://in/streamed")
+        assert (await here.finished(invocation)).status is Status.COMPLETED
+        assert here.output(invocation) == data
+
+
+async def test_a_container_that_has_heard_enough_need_not_read_on(tmp_path: Path, s3: LocalS3) -> None:
+    await s3.store().put("s3://in/too-much", bytes(20_000_000), content_type="text/plain")
+
+    async def script(connection: ContainerConnection) -> None:
+        await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.reply(b"too large", status=413)
+        await connection.closed_by_gateway()
+
+    async with world(tmp_path, s3) as here:
+        await here.serve(script)
+        reason = await here.fails(input_location="s3://in/too-much")
+    assert reason.startswith('Received client error (413) from primary with message "too large"')
 
 
 async def test_an_empty_reply_is_an_empty_object(tmp_path: Path, s3: LocalS3) -> None:

@@ -8,7 +8,7 @@ is never more than one when the invocation is finished.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -149,7 +149,7 @@ class Attempts:
         async with ContainerCall(
             instance, connect_timeout_seconds=self._rules.connect_timeout_seconds
         ) as call:
-            await _send(call, invocation, source, instance)
+            call.send(_head(invocation, source, instance), _body(invocation, source))
             status = await call.reply()
             if status >= 300:
                 raise model_errors.answered(origin, status, await _read_some(call))
@@ -267,18 +267,14 @@ class Attempts:
                 return None
 
 
-async def _send(
-    call: ContainerCall, invocation: AsyncInvocation, source: ObjectReader | None, instance: Instance
-) -> None:
-    """The request, until it is complete or the container has heard enough."""
+def _head(invocation: AsyncInvocation, source: ObjectReader | None, instance: Instance) -> bytes:
     members = {
         b"content-type": invocation.content_type or (source.content_type if source else None),
         b"accept": invocation.accept,
         b"x-amzn-sagemaker-custom-attributes": invocation.custom_attributes,
         b"x-amzn-sagemaker-inference-id": invocation.inference_id,
     }
-    length = len(invocation.body or b"") if source is None else source.size
-    head = wire.render_container_request(
+    return wire.render_container_request(
         wire.Invocation(
             wire.ASYNC,
             invocation.endpoint_name,
@@ -290,22 +286,20 @@ async def _send(
         ),
         path=b"/invocations",
         host=instance.address,
-        length=length,
+        length=source.size if source else len(invocation.body or b""),
     )
-    call.begin()
+
+
+async def _body(invocation: AsyncInvocation, source: ObjectReader | None) -> AsyncIterator[bytes]:
     if source is None:
-        if await call.send(head + (invocation.body or b"")):
-            call.end()
+        yield invocation.body or b""
         return
-    await call.send(head)
     sent = 0
     async for chunk in source.chunks():
-        if not await call.send(chunk):
-            return
+        yield chunk
         sent += len(chunk)
     if sent != source.size:
         raise ObjectStoreUnavailable(f"{invocation.input_location} ended after {sent} of {source.size} bytes")
-    call.end()
 
 
 async def _read_some(call: ContainerCall) -> bytes:

@@ -6,6 +6,8 @@ a connection that was idle may be closed by the container at the very moment, an
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from moorage.routing.table import Instance
 from moorage.upstream import Pool, UpstreamConnection, tcp
@@ -42,7 +44,8 @@ class ContainerCall:
         self._buffered = 0
         self._reading_paused = False
         self._complete = False
-        self._broken: str | None = None
+        self._error: Exception | None = None
+        self._sending: asyncio.Task[None] | None = None
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
 
@@ -60,34 +63,40 @@ class ContainerCall:
 
     async def __aexit__(self, *_: object) -> None:
         self._leave()
+        if self._sending is not None:
+            self._sending.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sending
 
-    async def send(self, data: bytes) -> bool:
-        """Write a piece of the request when the container takes it. False when it has answered already, or gone:
-        then nothing more needs to be sent."""
-        await self._may_write.wait()
-        if self.status or self._complete or self._connection is None:
-            return False
-        self._connection.write(data)
-        return True
+    def send(self, head: bytes, body: AsyncIterator[bytes]) -> None:
+        """Send the request from now on, as fast as the container takes it, while the reply may come already. What
+        `body` raises, `reply` and `read` raise."""
+        self._sending = asyncio.create_task(self._send(head, body), name="send to a container")
 
-    def begin(self) -> None:
-        """The request is about to be written in pieces: until `end`, its connection is of no use to others."""
-        assert self._connection is not None
-        self._connection.request_complete = False
-
-    def end(self) -> None:
-        """The request is written to its end."""
-        if self._connection is not None:
-            self._connection.request_complete = True
+    async def _send(self, head: bytes, body: AsyncIterator[bytes]) -> None:
+        connection = self._connection
+        assert connection is not None
+        connection.request_complete = False
+        try:
+            connection.write(head)
+            async for piece in body:
+                await self._may_write.wait()
+                if self._connection is None or self.status >= 300:
+                    return  # gone, or it has heard enough: what follows would be thrown away
+                connection.write(piece)
+            connection.request_complete = True
+        except Exception as error:
+            self._error = error
+            self._wake()
 
     async def reply(self) -> int:
-        """Wait for the head of the reply; its status. Raises `ReplyBroken`."""
+        """Wait for the head of the reply; its status. Raises `ReplyBroken`, and what the body raised."""
         while not self.status:
             await self._change()
         return self.status
 
     async def read(self) -> bytes:
-        """The next bytes of the reply's body; none at its end. Raises `ReplyBroken`."""
+        """The next bytes of the reply's body; none at its end. Raises as `reply` does."""
         while not self._chunks:
             if self._complete:
                 return b""
@@ -101,8 +110,8 @@ class ContainerCall:
         return data
 
     async def _change(self) -> None:
-        if self._broken is not None:
-            raise ReplyBroken(self._broken)
+        if self._error is not None:
+            raise self._error
         self._changed.clear()
         await self._changed.wait()
 
@@ -147,19 +156,22 @@ class ContainerCall:
 
     def reply_broken(self, *, untouched: bool, reason: str) -> None:
         self._connection = None
-        self._broken = reason
-        self._wake()
+        self._break(reason)
 
     def reply_failed(self) -> None:
         self._connection = None
-        self._broken = "its reply could not be handled; the server's log says why"
-        self._wake()
+        self._break("its reply could not be handled; the server's log says why")
 
     def pause_request(self) -> None:
         self._may_write.clear()
 
     def resume_request(self) -> None:
         self._may_write.set()
+
+    def _break(self, reason: str) -> None:
+        if self._error is None:
+            self._error = ReplyBroken(reason)
+        self._wake()
 
     def _wake(self) -> None:
         self._may_write.set()
