@@ -209,14 +209,11 @@ class Invocation:
 
     @property
     def target_variant(self) -> str | None:
-        return self._text(b"x-amzn-sagemaker-target-variant")
+        value = self.members.get(b"x-amzn-sagemaker-target-variant")
+        return None if value is None else value.decode("ascii")
 
     def has(self, header: bytes) -> bool:
         return header in self.members
-
-    def _text(self, header: bytes) -> str | None:
-        value = self.members.get(header)
-        return None if value is None else value.decode("ascii")
 
 
 def parse(operation: Operation, raw_endpoint_name: bytes, headers: Mapping[bytes, bytes]) -> Invocation:
