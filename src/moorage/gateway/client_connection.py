@@ -19,6 +19,7 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 import httptools
@@ -122,7 +123,7 @@ class Request:
         self.method = b""
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
-        self.request_id = connection.new_request_id()
+        self.request_id = next(connection.request_ids)
         self.call: Call = _DONE
         self.keep_alive = True
         self.expects_continue = False
@@ -181,11 +182,11 @@ class ClientConnection(asyncio.Protocol):
         "_body_held",
         "_closing",
         "_connections",
-        "_date",
         "_front",
         "_head_bytes",
         "_headers",
         "_loop",
+        "_opening",
         "_parser",
         "_reading",
         "_reading_paused",
@@ -195,7 +196,7 @@ class ClientConnection(asyncio.Protocol):
         "_unsent_bytes",
         "_waiting",
         "deadline",
-        "new_request_id",
+        "request_ids",
     )
 
     def __init__(
@@ -205,8 +206,8 @@ class ClientConnection(asyncio.Protocol):
         settings: Settings,
         connections: set["ClientConnection"],
         all_closed: asyncio.Event,
-        date: http.DateLine,
-        request_ids: http.RequestIds,
+        opening: http.ReplyOpening,
+        request_ids: Iterator[bytes],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         # the server's
@@ -214,8 +215,8 @@ class ClientConnection(asyncio.Protocol):
         self._settings = settings
         self._connections = connections
         self._all_closed = all_closed
-        self._date = date
-        self.new_request_id = request_ids
+        self._opening = opening
+        self.request_ids = request_ids
         self._loop = loop
         # the connection's
         self._parser = httptools.HttpRequestParser(self)
@@ -461,9 +462,8 @@ class ClientConnection(asyncio.Protocol):
             self.send_head(request, status, lines)
             self.finish(request)
             return
-        head = b"%b%bx-amzn-RequestId: %b\r\n%bContent-Length: %d\r\n%b\r\n" % (
-            http.status_line(status),
-            self._date(),
+        head = b"%bx-amzn-RequestId: %b\r\n%bContent-Length: %d\r\n%b\r\n" % (
+            self._opening(status),
             request.request_id,
             lines,
             len(body),
@@ -478,10 +478,9 @@ class ClientConnection(asyncio.Protocol):
     def send_head(self, request: Request, status: int, lines: bytes) -> None:
         request.reply_begun = True
         self._transport.write(
-            b"%b%bx-amzn-RequestId: %b\r\n%b%b\r\n"
+            b"%bx-amzn-RequestId: %b\r\n%b%b\r\n"
             % (
-                http.status_line(status),
-                self._date(),
+                self._opening(status),
                 request.request_id,
                 lines,
                 b"" if self._will_keep_alive(request) else b"Connection: close\r\n",
@@ -502,7 +501,7 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = self._loop.time() + LINGER_SECONDS
             self._transport.write_eof()
             self._adjust_reading()
-        elif not self._will_keep_alive(request):
+        elif self._closing or not request.keep_alive:
             self._closing = True
             self._active = None
             self.deadline = self._body_deadline()

@@ -1,8 +1,10 @@
 """The parts of HTTP/1.1 that both sides of the gateway write: status lines, dates, request ids."""
 
+import itertools
 import random
 import time
 import uuid
+from collections.abc import Iterator
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -26,38 +28,37 @@ _HOP_BY_HOP = frozenset(
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def status_line(status: int) -> bytes:
-    line = _STATUS_LINES.get(status)
-    return line if line is not None else b"HTTP/1.1 %d Status %d\r\n" % (status, status)
-
-
-class DateLine:
-    """The `Date` header's line, rendered once a second."""
+class ReplyOpening:
+    """What a reply with a status begins with: the status line and `Date`, rendered once a second."""
 
     def __init__(self) -> None:
         self._second = 0
-        self._line = b""
+        self._lines: dict[int, bytes] = {}
 
-    def __call__(self) -> bytes:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            self._line = f"Date: {formatdate(now, usegmt=True)}\r\n".encode()
-        return self._line
+    def __call__(self, status: int) -> bytes:
+        now = time.time()
+        if not 0 <= now - self._second < 1:
+            self._second = int(now)
+            self._lines.clear()
+        lines = self._lines.get(status)
+        if lines is None:
+            date = formatdate(self._second, usegmt=True).encode()
+            lines = self._lines[status] = b"%bDate: %b\r\n" % (_status_line(status), date)
+        return lines
 
 
-class RequestIds:
+def request_ids() -> Iterator[bytes]:
     """Request ids in the form of a UUID: a random part for this process, then a count. Unique, and cheap."""
-
-    def __init__(self) -> None:
-        self._prefix = str(uuid.uuid4())[:24].encode()
-        self._count = random.getrandbits(46)
-
-    def __call__(self) -> bytes:
-        self._count += 1
-        return b"%b%012x" % (self._prefix, self._count)
+    prefix = str(uuid.uuid4())[:24].encode()
+    for number in itertools.count(random.getrandbits(46)):
+        yield b"%b%012x" % (prefix, number)
 
 
 def is_hop_by_hop(header: bytes) -> bool:
     """Whether a header belongs to one connection only (RFC 9110, 7.6.1)."""
     return header in _HOP_BY_HOP
+
+
+def _status_line(status: int) -> bytes:
+    line = _STATUS_LINES.get(status)
+    return line if line is not None else b"HTTP/1.1 %d Status %d\r\n" % (status, status)

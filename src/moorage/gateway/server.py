@@ -11,7 +11,7 @@ from moorage.config import Settings
 from moorage.gateway.client_connection import ClientConnection
 from moorage.gateway.feed import Report, follow
 from moorage.gateway.front import GatewayFront, Timed
-from moorage.gateway.http import DateLine, RequestIds
+from moorage.gateway.http import ReplyOpening, request_ids
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
@@ -41,8 +41,8 @@ class GatewayServer:
         """Serve until the block ends; then drain: accept no more, finish what is in flight, close."""
         loop = asyncio.get_running_loop()
         front = GatewayFront(settings=self._settings, verifier=self._verifier, table=self.table, loop=loop)
-        date = DateLine()
-        request_ids = RequestIds()
+        opening = ReplyOpening()
+        ids = request_ids()
 
         def connection() -> ClientConnection:
             return ClientConnection(
@@ -50,8 +50,8 @@ class GatewayServer:
                 settings=self._settings,
                 connections=self._connections,
                 all_closed=self._all_closed,
-                date=date,
-                request_ids=request_ids,
+                opening=opening,
+                request_ids=ids,
                 loop=loop,
             )
 
