@@ -223,13 +223,15 @@ def parse(operation: Operation, raw_endpoint_name: bytes, headers: Mapping[bytes
         ValidationError: names every member that breaks a constraint, and the constraint.
     """
     name = _endpoint_name(raw_endpoint_name)
-    rules = operation.rules
-    members = {header: value for header, value in headers.items() if header in rules}
     violations = [] if name is not None else ENDPOINT_NAME.violations(unquote_to_bytes(raw_endpoint_name))
-    for header, value in members.items():
-        member, least, most, satisfies = rules[header]
-        if not (least <= len(value) <= most and satisfies(value)):
-            violations += member.violations(value)
+    rules = operation.rules
+    members = {}
+    for header, value in headers.items():
+        if header in rules:
+            members[header] = value
+            member, least, most, satisfies = rules[header]
+            if not (least <= len(value) <= most and satisfies(value)):
+                violations += member.violations(value)
     if name is None or violations:
         raise ValidationError(validation.describe(violations)[:_LONGEST_MESSAGE])
     return Invocation(operation, name, members)
