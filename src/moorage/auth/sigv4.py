@@ -151,8 +151,11 @@ class CanonicalForm:
     ) -> bytes:
         """The canonical request. `path` and `query` are canonical; `headers` has lower-case names, and the values of
         a repeated header joined by commas. A signed header that is absent counts as empty, and so fails."""
-        values = [b" ".join(headers.get(name, b"").split()) for name in self._names]
-        return self._format % (method, path, query, *values, payload_hash)
+        values = [method, path, query]
+        for name in self._names:
+            values.append(b" ".join(headers.get(name, b"").split()))
+        values.append(payload_hash)
+        return self._format % tuple(values)
 
 
 def string_to_sign(*, timestamp: bytes, scope: bytes, canonical: bytes) -> bytes:
