@@ -4,10 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 compile() {
-    uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+    compile_file pyproject.toml "$@"
+}
+compile_file() {
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-emit-find-links --no-header --no-annotate "$@"
 }
 compile --group build --output-file requirements/core.txt
 compile --group build --extra models --group demo --output-file requirements/demo.txt
 compile --group build --extra models --extra postgres --group demo --group test --group lint \
     --output-file requirements/test.txt
+compile_file requirements/sagemaker-sdk.in --output-file requirements/sagemaker-sdk.txt

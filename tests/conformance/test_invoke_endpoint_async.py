@@ -390,8 +390,8 @@ def test_numbers_are_accepted_within_their_range_and_refused_beyond(
 ) -> None:
     least, greatest = members.range(name)
     header = members.operation.input_shape.members[name].serialization["name"]
-    for value in (least, greatest):
-        echo_async.invoke(**{name: value})
+    for accepted in (least, greatest):
+        echo_async.invoke(**{name: accepted})
     with pytest.raises(ParamValidationError):
         echo_async.invoke(**{name: least - 1})
     for value, rule in (
@@ -541,8 +541,9 @@ def test_an_update_keeps_the_backlog(journal: Journal, sagemaker: Any) -> None:
 def restarting(ours: MoorageServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MoorageServer]:
     """A server that is stopped, and that does not wait long for anything."""
     data_dir = tmp_path_factory.mktemp("restarting") / "data"
-    haste = {"stop_timeout_seconds": 1, "drain_timeout_seconds": 1, "async_lease_seconds": 3}
-    server = MoorageServer(data_dir, **haste).start()
+    server = MoorageServer(
+        data_dir, stop_timeout_seconds=1, drain_timeout_seconds=1, async_lease_seconds=3
+    ).start()
     try:
         yield server
     finally:
