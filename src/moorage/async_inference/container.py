@@ -174,5 +174,6 @@ class ContainerCall:
         self._wake()
 
     def _wake(self) -> None:
-        self._may_write.set()
+        if self._connection is None or self.status >= 300:
+            self._may_write.set()  # to be told that nothing more is wanted
         self._changed.set()
