@@ -204,6 +204,23 @@ async def test_an_input_object_reaches_the_container_whole(tmp_path: Path, s3: L
         assert here.output(invocation) == data
 
 
+async def test_the_type_of_an_input_object_is_told_unless_the_caller_gave_one(
+    tmp_path: Path, s3: LocalS3
+) -> None:
+    await s3.store().put("s3://in/typed", b"1,2", content_type="text/csv")
+
+    async def script(connection: ContainerConnection) -> None:
+        request = await connection.request()
+        await connection.reply(request.headers["content-type"].encode())
+
+    async with world(tmp_path, s3) as here:
+        await here.serve(script)
+        for given, told in ((None, b"text/csv"), ("text/plain", b"text/plain")):
+            invocation = await here.put(input_location="s3://in/typed", content_type=given)
+            await here.finished(invocation)
+            assert here.output(invocation) == told
+
+
 async def test_a_container_may_reply_while_it_reads(tmp_path: Path, s3: LocalS3) -> None:
     data = bytes(range(256)) * 80_000  # more than what any buffer on the way holds
     await s3.store().put("s3://in/streamed", data, content_type="text/plain")

@@ -129,11 +129,9 @@ class Attempts:
         """Its time to live is over before a container had it (or has finished it)."""
         await self._remove_output(claim)
         await self._remove_failure(claim)
-        ttl = (claim.invocation.expires_time - claim.invocation.received_time).total_seconds()
+        until = claim.invocation.expires_time.strftime("%Y-%m-%d %H:%M:%S UTC")
         await self._finish(
-            claim,
-            Status.EXPIRED,
-            reason=f"The request was in the queue for longer than its {ttl:g} seconds to live.",
+            claim, Status.EXPIRED, reason=f"The request's time to live in the queue was over at {until}."
         )
 
     # --- the container --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import boto3
+import boto3.exceptions
 import botocore.exceptions
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -146,4 +147,10 @@ def complain(message: str) -> None:
     print(f"moorage: {message}", file=sys.stderr)
 
 
-ERRORS = (NoServer, Refused, botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError)
+ERRORS = (
+    NoServer,
+    Refused,
+    botocore.exceptions.ClientError,
+    botocore.exceptions.BotoCoreError,
+    boto3.exceptions.Boto3Error,
+)

@@ -34,6 +34,8 @@ _SERVING = (EndpointStatus.IN_SERVICE, EndpointStatus.SYSTEM_UPDATING)
 _GONE = (InstanceStatus.STOPPING, InstanceStatus.STOPPED)
 _RETRY_SECONDS = 2.0
 _LONGEST_REASON = 1024
+_LONGEST_ASYNC_INVOCATION_SECONDS = 3600.0
+"""The most that InvocationTimeoutSeconds may be. What an update replaces finishes what it has begun."""
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
@@ -218,10 +220,16 @@ class Reconciler:
         topics = _plan_in_service(updated).topics
         if topics:
             await self._backlog.announce(updated.account_id, topics)
+        before = endpoint.deployed and DeploymentPlan.from_document(endpoint.deployed)
         self._remove(
-            state
-            for state in self._of(updated.account_id, updated.name)
-            if state.spec.deployment_id != updated.deployment_id
+            (
+                state
+                for state in self._of(updated.account_id, updated.name)
+                if state.spec.deployment_id != updated.deployment_id
+            ),
+            drain_seconds=_LONGEST_ASYNC_INVOCATION_SECONDS
+            if before and before.async_inference_config
+            else None,
         )
 
     def _withdraw(self, endpoint: Endpoint) -> None:
@@ -356,17 +364,18 @@ class Reconciler:
             healthy += state.status is InstanceStatus.IN_SERVICE
         return healthy >= sum(variant.instance_count for variant in plan.variants)
 
-    def _remove(self, states: Iterable[InstanceState]) -> None:
-        """Drain and stop instances that no published route names, without waiting for it."""
+    def _remove(self, states: Iterable[InstanceState], *, drain_seconds: float | None = None) -> None:
+        """Drain and stop instances that no published route names, without waiting for it. `drain_seconds` is how
+        long they may take at most, unless the settings say more."""
+        limit = max(self._settings.drain_timeout_seconds, drain_seconds or 0.0)
         ids = [state.spec.instance_id for state in states if state.spec.instance_id not in self._removals]
         if ids and self._tasks is not None:
-            removal = self._tasks.create_task(self._drain_and_stop(ids), name="remove instances")
+            removal = self._tasks.create_task(self._drain_and_stop(ids, limit), name="remove instances")
             for instance_id in ids:
                 self._removals[instance_id] = removal
             removal.add_done_callback(lambda _: [self._removals.pop(each, None) for each in ids])
 
-    async def _drain_and_stop(self, instance_ids: Sequence[str]) -> None:
-        limit = self._settings.drain_timeout_seconds
+    async def _drain_and_stop(self, instance_ids: Sequence[str], limit: float) -> None:
         if not await self._feed.drained(instance_ids, timeout_seconds=limit):
             logger.warning("instances %s are stopped with invocations inside", ", ".join(instance_ids))
 

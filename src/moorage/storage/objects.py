@@ -1,5 +1,6 @@
 """Objects in S3: models, and the inputs and results of asynchronous inference. The same code for any S3."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 _CHUNK = 4 * 1024 * 1024
 _PIECE = 512 * 1024
 _PART = 8 * 1024 * 1024
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_SAID = {
+    "place": re.compile(r"Error performing [A-Z]+ (\w+://[^/\s]+)"),
+    "status": re.compile(r"status code: (\d{3})"),
+    "code": re.compile(r"<Code>([^<]+)</Code>"),
+    "message": re.compile(r"<Message>([^<]+)</Message>"),
+    "cause": re.compile(r"HTTP error: ([^\n]+)"),
+}
+"""What of obstore's texts is of use to people: which S3, what it answered, or why it did not."""
 
 
 class ObjectError(Exception):
@@ -37,8 +48,17 @@ class ObjectUrl:
         """`s3://bucket/key`, or S3's https forms with the bucket in the host or in the path.
 
         Raises:
-            ObjectError: it is neither.
+            ObjectError: it is neither, or no bucket can have that name.
         """
+        where = cls._split(url)
+        if not _BUCKET.fullmatch(where.bucket):
+            raise ObjectError(
+                f"{url} is not the URL of an S3 object: {where.bucket!r} cannot be the name of a bucket"
+            )
+        return where
+
+    @classmethod
+    def _split(cls, url: str) -> "ObjectUrl":
         parts = urlsplit(url)
         host, path = parts.netloc, unquote(parts.path.lstrip("/")) if parts.scheme == "https" else ""
         if parts.scheme == "s3" and host:
@@ -85,6 +105,22 @@ class ObjectReader:
         with _translated(self._where):
             async for chunk in self._result.stream(min_chunk_size=_PIECE):
                 yield bytes(chunk)
+
+
+class ObjectWriter:
+    """An object that is being written."""
+
+    def __init__(self, where: ObjectUrl, file: "AsyncWritableFile") -> None:
+        self._where = where
+        self._file = file
+
+    async def write(self, data: bytes) -> None:
+        with _translated(self._where, "write"):
+            await self._file.write(data)
+
+    async def close(self) -> None:
+        with _translated(self._where, "write"):
+            await self._file.close()
 
 
 class ObjectStore:
@@ -169,11 +205,11 @@ class ObjectStore:
             return ObjectReader(where, await obstore.get_async(self._bucket(where.bucket), where.key))
 
     @asynccontextmanager
-    async def writing(self, url: str, *, content_type: str | None) -> AsyncIterator["AsyncWritableFile"]:
+    async def writing(self, url: str, *, content_type: str | None) -> AsyncIterator["ObjectWriter"]:
         """Write an object in pieces with `await file.write(data)`; there is none until the block ends well.
 
-        Holds one part (8 MiB) in memory. What the block raises is passed on, and whatever goes wrong with the S3 is
-        raised as below, also when the block ends.
+        Holds one part (8 MiB) in memory. Whatever goes wrong with the S3 is raised as below, by `write` and when the
+        block ends.
 
         Raises:
             FileNotFoundError: there is no such bucket.
@@ -190,8 +226,9 @@ class ObjectStore:
                 buffer_size=_PART,
                 max_concurrency=1,
             )
-            yield file
-            await file.close()
+        writer = ObjectWriter(where, file)
+        yield writer
+        await writer.close()
 
     async def put(self, url: str, data: bytes, *, content_type: str) -> None:
         """Write a small object. Raises as `writing` does."""
@@ -230,36 +267,65 @@ class ObjectStore:
 
         store = self._buckets.get(name)
         if store is None:
+            credentials = {"access_key_id": self._access_key_id, "secret_access_key": self._secret_access_key}
             store = self._buckets[name] = S3Store(
                 name,
                 endpoint=self._endpoint or None,
                 region=self._region,
-                access_key_id=self._access_key_id,
-                secret_access_key=self._secret_access_key,
                 virtual_hosted_style_request=False,
                 client_options={"allow_http": True, "timeout": "3600s", "connect_timeout": "10s"},
                 retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
+                **{name: value for name, value in credentials.items() if value is not None},
             )
         return store
 
 
 @contextmanager
 def _translated(where: ObjectUrl, action: str = "read") -> Iterator[None]:
-    """Errors of the S3 as ours, with the place that they are about."""
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+    """Errors of the S3 as ours, with the place that they are about. Those of local files are passed on."""
+    from obstore.exceptions import BaseError
 
     try:
         yield
-    except FileNotFoundError as error:
-        if "NoSuchBucket" in str(error):
-            raise FileNotFoundError(f"there is no bucket {where.bucket}") from error
-        raise FileNotFoundError(f"there is no object {where}") from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise ObjectError(f"cannot {action} {where}: access denied ({_first_line(error)})") from error
+    except ValueError as error:
+        raise ObjectError(
+            f"cannot {action} {where}: keys with an empty, '.' or '..' part between slashes, or with control "
+            "characters, are not supported"
+        ) from error
     except BaseError as error:
-        if "NoSuchBucket" in str(error):
-            raise FileNotFoundError(f"there is no bucket {where.bucket}") from error
-        raise ObjectStoreUnavailable(f"cannot {action} {where}: {_first_line(error)}") from error
+        raise _as_ours(error, where, action) from error
+    except OSError as error:  # what obstore's writers raise, whatever is wrong
+        if error.errno is not None:
+            raise
+        raise _as_ours(error, where, action) from error
+
+
+def _as_ours(error: Exception, where: ObjectUrl, action: str) -> Exception:
+    """What another attempt may cure is `ObjectStoreUnavailable`."""
+    text = str(error)
+    said = {name: match[1] for name, pattern in _SAID.items() if (match := pattern.search(text))}
+    place = f"the S3 at {said['place']}" if "place" in said else "the S3"
+    answer = ": ".join(said[name] for name in ("code", "message") if name in said) or _first_line(error)
+    status = said.get("status")
+    if status == "404" or isinstance(error, FileNotFoundError):
+        missing = f"bucket {where.bucket}" if said.get("code") == "NoSuchBucket" else f"object {where}"
+        return FileNotFoundError(f"there is no {missing}")
+    if status in ("401", "403"):
+        return ObjectError(
+            f"cannot {action} {where}: access denied by {place} ({answer}). Check the S3 credentials in the "
+            "environment of the server, and what they allow"
+        )
+    if status is None:
+        return ObjectStoreUnavailable(
+            f"cannot {action} {where}: {place} does not answer ({said.get('cause') or _first_line(error)}). "
+            "Check that it is running and can be reached"
+        )
+    if status.startswith("5") or status in ("408", "429"):
+        hint = ". Its own log says why; often its disk is full" if status == "500" else ""
+        return ObjectStoreUnavailable(
+            f"cannot {action} {where}: {place} fails with status {status} ({answer}){hint}"
+        )
+    return ObjectError(f"cannot {action} {where}: refused by {place} with status {status} ({answer})")
 
 
 def _first_line(error: Exception) -> str:
