@@ -267,15 +267,20 @@ class ObjectStore:
 
         store = self._buckets.get(name)
         if store is None:
-            credentials = {"access_key_id": self._access_key_id, "secret_access_key": self._secret_access_key}
+            if not (self._access_key_id and self._secret_access_key):
+                raise ObjectError(
+                    "there are no credentials for the S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the "
+                    "environment of the server"
+                )
             store = self._buckets[name] = S3Store(
                 name,
                 endpoint=self._endpoint or None,
                 region=self._region,
+                access_key_id=self._access_key_id,
+                secret_access_key=self._secret_access_key,
                 virtual_hosted_style_request=False,
                 client_options={"allow_http": True, "timeout": "3600s", "connect_timeout": "10s"},
                 retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
-                **{name: value for name, value in credentials.items() if value is not None},
             )
         return store
 
