@@ -56,6 +56,7 @@ def test_webhooks_are_urls_by_topic_and_no_secret_is_shown(tmp_path: Path) -> No
         ("port = 'x'", "setting 'port' in .* must be a whole number from 0 to 65535, not 'x'"),
         ("port = 65536", "from 0 to 65535"),
         ("account_id = '12'", "must be 12 digits"),
+        ("secret_key = 'too short'", r"'secret_key' in .* must have at least 16 characters$"),
         ("images = 3", "must be a table of glob"),
         ("[images]\na = []", "must be a command line"),
         ("sns_endpoint = 'sns:4100'", "setting 'sns_endpoint' in .* must be a URL .*, not 'sns:4100'"),

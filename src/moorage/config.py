@@ -21,6 +21,8 @@ MIB = 1024 * 1024
 _LONGEST_SOCKET_DIR = 80
 """A Unix socket's path may have 107 bytes; longer data directories keep their sockets elsewhere."""
 
+_LEAST_SECRET_KEY = 16
+
 
 class SettingsError(Exception):
     """A setting is unknown or has a value that is not accepted."""
@@ -45,6 +47,11 @@ class Settings:
     region: str = setting("us-east-1", "The region that ARNs name; signatures may be scoped to any.")
     account_id: str = setting("000000000000", "The account of the root access key: 12 digits.")
     database_url: str = setting("", "SQLAlchemy URL of the state; empty: SQLite in the data directory.")
+    secret_key: str = setting(
+        "",
+        "Key that seals secrets at rest and session tokens; empty: one in the data directory.",
+        secret=True,
+    )
     s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
     max_body_bytes: int = setting(6 * MIB, "Largest request body of an invocation.", least=1, most=2**31)
     max_response_bytes: int = setting(6 * MIB, "Largest response body of an invocation.", least=1, most=2**31)
@@ -133,6 +140,10 @@ class Settings:
         return self.data_dir / "credentials"
 
     @property
+    def secret_key_file(self) -> Path:
+        return self.data_dir / "secret-key"
+
+    @property
     def controller_socket(self) -> Path:
         return self.run_dir / "controller.sock"
 
@@ -214,6 +225,10 @@ def _convert(key: str, value: Any, source: str) -> Any:
         raise SettingsError(f"setting {key!r} in {source} must be {_describe(spec)}, not {value!r}")
     if key == "account_id" and not (len(converted) == 12 and converted.isdigit()):
         raise SettingsError(f"setting 'account_id' in {source} must be 12 digits, not {value!r}")
+    if key == "secret_key" and converted and len(converted) < _LEAST_SECRET_KEY:
+        raise SettingsError(
+            f"setting 'secret_key' in {source} must have at least {_LEAST_SECRET_KEY} characters"
+        )
     if key == "sns_endpoint" and converted and not _is_http_url(converted):
         raise SettingsError(
             f"setting 'sns_endpoint' in {source} must be a URL (http:// or https://), not {value!r}"

@@ -23,26 +23,41 @@ class AccessKey:
     user_id: str
 
 
+def new_id(prefix: str, length: int) -> str:
+    """A unique id in AWS's alphabet, as of access keys (AKIA…, 20 characters) and users (AIDA…, 21)."""
+    return prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(length - len(prefix)))
+
+
+def new_secret() -> str:
+    return "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(40))
+
+
+def create_private_file(path: Path, text: str) -> None:
+    """Create `path` with mode 0600, whole or not at all; one that is there already, of another start, stays."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another start was first; what it wrote counts
+    finally:
+        draft.unlink()
+
+
 def read_or_create_root_key(path: Path, *, account_id: str) -> AccessKey:
     """The root access key in `path` (AWS shared-credentials format, profile `default`, mode 0600).
 
     It is created at the first start. Two starts at once agree on one key: the file appears whole or not.
     """
     if not path.exists():
-        key_id = "AKIA" + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
-        secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(40))
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"[default]\naws_access_key_id = {key_id}\naws_secret_access_key = {secret}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass  # another start was first; its key is read below
-        finally:
-            draft.unlink()
+        key_id, secret = new_id("AKIA", 20), new_secret()
+        create_private_file(
+            path, f"[default]\naws_access_key_id = {key_id}\naws_secret_access_key = {secret}\n"
+        )
     return read_root_key(path, account_id=account_id)
 
 
