@@ -122,6 +122,51 @@ class UnknownOperationException(ControlPlaneError):
     code = "UnknownOperationException"
 
 
+# --- IAM and STS ---------------------------------------------------------------------------------------
+
+
+class NoSuchEntity(ControlPlaneError):
+    code = "NoSuchEntity"
+    status = 404
+
+
+class EntityAlreadyExists(ControlPlaneError):
+    code = "EntityAlreadyExists"
+    status = 409
+
+
+class DeleteConflict(ControlPlaneError):
+    """Something still belongs to what is to be deleted."""
+
+    code = "DeleteConflict"
+    status = 409
+
+
+class LimitExceeded(ControlPlaneError):
+    code = "LimitExceeded"
+    status = 409
+
+
+class MalformedPolicyDocument(ControlPlaneError):
+    code = "MalformedPolicyDocument"
+
+
+class PackedPolicyTooLarge(ControlPlaneError):
+    """The policies and tags of a session do not fit into its token."""
+
+    code = "PackedPolicyTooLarge"
+
+
+class InvalidInput(ControlPlaneError):
+    code = "InvalidInput"
+
+
+class InvalidAction(ControlPlaneError):
+    """The service has no such operation, or this server does not have it."""
+
+    code = "InvalidAction"
+
+
 # --- The front layer: HTTP and authentication ----------------------------------------------------------
 
 
