@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    ForeignKey,
     Index,
     Integer,
     LargeBinary,
@@ -145,3 +146,75 @@ async_notices = Table(
     Index("async_notices_by_send_after", "send_after", "sequence"),
 )
 """Messages that are owed to topics; a row goes when its message has been delivered or given up."""
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account_id", text_key(12), primary_key=True),
+    Column("name", text_key(256), nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("identity_id", text_key(32), primary_key=True),
+    Column("account_id", text_key(12), ForeignKey("accounts.account_id"), nullable=False),
+    Column("kind", text_key(8), nullable=False),
+    Column("name", text_key(64), nullable=False),
+    Column("name_key", text_key(64), nullable=False),
+    Column("path", text_key(512), nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("trust_policy", Text),
+    Column("description", Text),
+    Column("max_session_seconds", Integer),
+    Index("identities_by_name", "account_id", "kind", "name_key", unique=True),
+)
+"""Users and roles (`kind`). `name_key` is the name in lower case: names that differ in case only are one."""
+
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("access_key_id", text_key(32), primary_key=True),
+    Column("account_id", text_key(12), ForeignKey("accounts.account_id"), nullable=False),
+    Column("identity_id", text_key(32), ForeignKey("identities.identity_id")),
+    Column("status", text_key(16), nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Column("sealed_secret", Text, nullable=False),
+    Index("access_keys_by_identity", "account_id", "identity_id"),
+)
+"""The root's keys have no `identity_id`."""
+
+managed_policies = Table(
+    "managed_policies",
+    metadata,
+    Column("policy_id", text_key(32), primary_key=True),
+    Column("account_id", text_key(12), ForeignKey("accounts.account_id"), nullable=False),
+    Column("name", text_key(128), nullable=False),
+    Column("name_key", text_key(128), nullable=False),
+    Column("path", text_key(512), nullable=False),
+    Column("arn", text_key(2048), nullable=False, unique=True),
+    Column("description", Text),
+    Column("document", Text, nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Index("managed_policies_by_name", "account_id", "name_key", unique=True),
+)
+
+inline_policies = Table(
+    "inline_policies",
+    metadata,
+    Column("identity_id", text_key(32), ForeignKey("identities.identity_id"), primary_key=True),
+    Column("name", text_key(128), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("identity_id", text_key(32), ForeignKey("identities.identity_id"), primary_key=True),
+    Column("policy_arn", text_key(2048), primary_key=True),
+    Index("attachments_by_policy", "policy_arn"),
+)
+"""Managed policies, those of AWS included, that identities have."""
