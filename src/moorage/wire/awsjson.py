@@ -99,10 +99,14 @@ def parse(operation: OperationModel, body: bytes) -> dict[str, Any]:
     if shape is None:
         return {}
     members: dict[str, Any] = _convert(shape, document)
-    violations = list(islice(_check_members(shape, members, ""), _MOST_VIOLATIONS))
-    if violations:
-        raise ValidationException(validation.describe(violations))
+    if broken := violations(shape, members):
+        raise ValidationException(validation.describe(broken))
     return members
+
+
+def violations(shape: Shape, members: Mapping[str, Any]) -> list[str]:
+    """The constraints that the members of a request break: the first ten, for one message."""
+    return list(islice(_check_members(shape, members, ""), _MOST_VIOLATIONS))
 
 
 def _decode(body: bytes) -> Any:

@@ -5,6 +5,7 @@ object as body, the message under the key that the service uses. Control-plane e
 """
 
 import json
+import re
 from xml.sax.saxutils import escape
 
 from moorage.errors import ControlPlaneError, ServiceError
@@ -37,12 +38,23 @@ _QUERY_NAMES = {
 }
 
 
-def render_query(error: ServiceError, request_id: str) -> bytes:
-    """The body of an error reply in the Query protocol's form, which STS speaks."""
+STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
+
+
+def render_query(error: ServiceError, request_id: str, *, namespace: str = STS_NAMESPACE) -> bytes:
+    """The body of an error reply in the Query protocol's form, which STS and IAM speak."""
     sender = "Sender" if error.status < 500 else "Receiver"
     code = _QUERY_NAMES.get(error.code, error.code)
     return (
-        f'<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>{sender}</Type>'
-        f"<Code>{escape(code)}</Code><Message>{escape(error.message)}</Message></Error>"
-        f"<RequestId>{escape(request_id)}</RequestId></ErrorResponse>"
+        f'<ErrorResponse xmlns="{namespace}"><Error><Type>{sender}</Type>'
+        f"<Code>{xml_text(code)}</Code><Message>{xml_text(error.message)}</Message></Error>"
+        f"<RequestId>{xml_text(request_id)}</RequestId></ErrorResponse>"
     ).encode()
+
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def xml_text(text: str) -> str:
+    """Text as it may stand in XML, which has no way to say most control characters."""
+    return escape(_NOT_XML.sub("\ufffd", text))
