@@ -42,6 +42,8 @@ class MoorageServer:
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
+        self.verify: str | None = None
+        """The certificate that clients trust, when the server speaks TLS."""
         self._port = 0
 
     def start(self) -> "MoorageServer":
@@ -118,6 +120,7 @@ class MoorageServer:
         return boto3.client(
             service,
             endpoint_url=self.url,
+            verify=self.verify,
             region_name="us-east-1",
             aws_access_key_id=self.key.access_key_id,
             aws_secret_access_key=self.key.secret_access_key,

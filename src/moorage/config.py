@@ -53,6 +53,8 @@ class Settings:
         secret=True,
     )
     s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
+    tls_certificate: str = setting("", "PEM file of the certificate chain; with it, clients speak TLS.")
+    tls_key: str = setting("", "PEM file of the certificate's key.")
     max_body_bytes: int = setting(6 * MIB, "Largest request body of an invocation.", least=1, most=2**31)
     max_response_bytes: int = setting(6 * MIB, "Largest response body of an invocation.", least=1, most=2**31)
     max_header_bytes: int = setting(32 * 1024, "Largest request head, in bytes.", least=1024, most=MIB)
@@ -165,6 +167,11 @@ class Settings:
         return self.run_dir / "url"
 
     @property
+    def internal_url_file(self) -> Path:
+        """Holds the URL for our command line tools on this machine: another one when clients speak TLS."""
+        return self.run_dir / "internal-url"
+
+    @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'moorage.db'}"
 
@@ -199,6 +206,8 @@ def load(
     for source, layer in (("the environment (MOORAGE_*)", from_environment), ("the command line", given)):
         values |= {key: _convert(key, value, source) for key, value in layer.items()}
     settings = Settings(**values)
+    if bool(settings.tls_certificate) is not bool(settings.tls_key):
+        raise SettingsError("settings 'tls_certificate' and 'tls_key' belong together: give both, or neither")
     return dataclasses.replace(settings, data_dir=settings.data_dir.absolute())
 
 

@@ -504,6 +504,27 @@ async def test_what_runs_at_shutdown_goes_back_into_the_queue(tmp_path: Path, s3
         assert (record.status, record.attempts, record.deaths) == (Status.COMPLETED, 2, 0)
 
 
+async def test_a_fault_of_ours_does_not_repeat_for_ever(
+    tmp_path: Path, s3: LocalS3, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(tmp_path, s3) as here:
+
+        async def broken(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        here.attempts.run = broken  # type: ignore[method-assign]
+        invocation = await here.put()
+        for _ in range(4):
+            assert await here.queue.claim(*KEY, most=1, lease_seconds=0.0)
+        await here.serve(echo)
+        record = await here.finished(invocation)
+        assert record.status is Status.FAILED
+        assert record.reason is not None
+        assert "an error of its own (RuntimeError)" in record.reason
+        assert here.failure(invocation) == record.reason
+    assert "a bug" in caplog.text
+
+
 async def test_an_s3_that_is_away_for_a_while_is_waited_for(tmp_path: Path) -> None:
     s3 = LocalS3(tmp_path / "objects", "in", "out")
     s3.write("s3://in/data", b"data")

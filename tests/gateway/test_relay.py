@@ -245,21 +245,80 @@ async def test_s3_replies_in_any_framing(gateway: Gateway, framing: str, version
             assert await client.rest() == b""
 
 
-@pytest.mark.parametrize(
-    "declared",
-    ["UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"],
-)
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-async def test_s3_bodies_without_a_hash(gateway: Gateway, declared: str, framing: str) -> None:
+async def test_s3_bodies_without_a_hash(gateway: Gateway, framing: str) -> None:
     async def script(connection: ContainerConnection) -> None:
         await connection.reply((await connection.request()).body)
 
     await gateway.upstream(gateway.settings.s3_socket, script)
-    whole = put("/bucket/key", b"abcdef", **{"x-amz-content-sha256": declared})
+    whole = put("/bucket/key", b"abcdef", **{"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
     if framing == "chunks":
         whole = whole.replace(b"Content-Length: 6", b"Transfer-Encoding: chunked").removesuffix(b"abcdef")
         whole += chunked(b"abc", b"def")
     assert (await gateway.call(whole)).body == b"abcdef"
+
+
+IN_CHUNKS = b"3;chunk-signature=00\r\nabc\r\n3\r\ndef\r\n0\r\nx-amz-checksum-crc32: S4y3kQ==\r\n\r\n"
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize(
+    "declared", ["STREAMING-UNSIGNED-PAYLOAD-TRAILER", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"]
+)
+async def test_s3_bodies_in_chunks_of_aws_arrive_decoded(
+    gateway: Gateway, declared: str, framing: str
+) -> None:
+    async def script(connection: ContainerConnection) -> None:
+        request = await connection.request()
+        shown = ("content-length", "content-encoding", "x-amz-content-sha256", "x-amz-decoded-content-length")
+        told = ",".join(str(request.headers.get(name)) for name in shown)
+        await connection.reply(request.body + b" " + told.encode())
+
+    await gateway.upstream(gateway.settings.s3_socket, script)
+    headers = {
+        "x-amz-content-sha256": declared,
+        "x-amz-decoded-content-length": "6",
+        "content-encoding": "aws-chunked,gzip",
+    }
+    whole = put("/bucket/key", IN_CHUNKS, **headers)
+    if framing == "chunks":
+        length = b"Content-Length: %d" % len(IN_CHUNKS)
+        whole = whole.replace(length, b"Transfer-Encoding: chunked").removesuffix(IN_CHUNKS)
+        whole += chunked(IN_CHUNKS[:5], IN_CHUNKS[5:])
+    assert (await gateway.call(whole)).body == b"abcdef 6,gzip,UNSIGNED-PAYLOAD,None"
+
+
+@pytest.mark.parametrize(
+    ("body", "length"),
+    [
+        (IN_CHUNKS, "7"),
+        (IN_CHUNKS, "5"),
+        (IN_CHUNKS, ""),
+        (IN_CHUNKS, "-6"),
+        (IN_CHUNKS[:-4], "6"),
+        (b"not chunks", "6"),
+        (b"", "6"),
+    ],
+)
+async def test_s3_bodies_that_are_not_what_they_say_never_arrive_whole(
+    gateway: Gateway, body: bytes, length: str
+) -> None:
+    whole_ones = 0
+
+    async def script(connection: ContainerConnection) -> None:
+        nonlocal whole_ones
+        await connection.request()
+        whole_ones += 1
+        await connection.reply()
+
+    await gateway.upstream(gateway.settings.s3_socket, script)
+    headers = {
+        "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        "x-amz-decoded-content-length": length,
+    }
+    reply = await gateway.call(put("/bucket/key", body, **headers))
+    assert reply.status == 400
+    assert whole_ones == 0
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ for someone else has the invocation now.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +23,7 @@ _EXPIRE_AT_ONCE = 64
 _LOOK_FOR_EXPIRED_SECONDS = 30.0
 _PURGE_EVERY_SECONDS = 600.0
 _AFTER_ERROR_SECONDS = 1.0
+_MOST_FAULTS = 5
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
@@ -185,11 +187,19 @@ class Dispatcher:
         task.add_done_callback(done)
 
     async def _guarded(self, claim: Claim, run: Callable[[], Awaitable[None]]) -> None:
-        """A fault of ours ends one attempt, and the invocation comes back when its lease has ended."""
+        """A fault of ours ends one attempt, and the invocation comes back when its lease has ended; not for ever."""
         try:
             await run()
-        except Exception:
-            logger.exception("async invocation %s: an attempt failed", claim.invocation.invocation_id)
+        except Exception as error:
+            id = claim.invocation.invocation_id
+            logger.exception("async invocation %s: attempt %d failed by a fault of ours", id, claim.attempt)
+            if claim.attempt >= _MOST_FAULTS:
+                reason = (
+                    f"The server met an error of its own ({type(error).__name__}). Its log tells more about "
+                    f"invocation {id}; `moorage async retry {id}` runs it again."
+                )
+                with suppress(Exception):  # it has been logged; the lease ends as before
+                    await self._attempts.fail(claim, reason)
 
     # --- for all of them ------------------------------------------------------------------------------
 

@@ -38,14 +38,14 @@ class Refused(Exception):
         self.status = status
 
 
-def server_url(settings: Settings) -> str:
-    """The URL of the server that runs on the data directory.
+def server_url(settings: Settings, *, public: bool = False) -> str:
+    """The URL of the server that runs on the data directory: for our own tools, or the `public` one for others.
 
     Raises:
         NoServer: none does.
     """
     try:
-        return settings.url_file.read_text().strip()
+        return (settings.url_file if public else settings.internal_url_file).read_text().strip()
     except FileNotFoundError:
         raise NoServer(
             f"No server is running on the data directory {settings.data_dir}. Start one with `moorage serve`, "

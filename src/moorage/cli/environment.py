@@ -9,7 +9,7 @@ from moorage.config import Settings
 
 def print_exports(settings: Settings) -> int:
     try:
-        url = server_url(settings)
+        url = server_url(settings, public=True)
     except NoServer as error:
         complain(str(error))
         return 1

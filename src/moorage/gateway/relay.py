@@ -18,6 +18,7 @@ from moorage.errors import (
     OUR_FAULT,
     InternalFailure,
     InvalidSignatureException,
+    MalformedHttpRequestException,
     RequestEntityTooLargeException,
     ServiceError,
     ServiceUnavailable,
@@ -27,6 +28,7 @@ from moorage.gateway.client_connection import Request
 from moorage.gateway.http import is_hop_by_hop
 from moorage.gateway.pieces import TINY, gather
 from moorage.upstream import Pool, UpstreamConnection
+from moorage.wire import aws_chunked
 
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
@@ -35,6 +37,10 @@ _PATIENCE_SECONDS = 8.0
 _RETRY_SECONDS = 0.05
 _MOST_COLLECTED = 4 * 1024 * 1024
 _NOT_RELAYED = frozenset((b"authorization", b"expect", b"content-length", b"x-amz-security-token"))
+_OF_CHUNKS = frozenset(
+    (b"content-encoding", b"x-amz-content-sha256", b"x-amz-decoded-content-length", b"x-amz-trailer")
+)
+_STREAMING = b"STREAMING-"
 _NOT_RETURNED = frozenset((b"date", b"server", b"content-length", b"x-amzn-requestid"))
 
 
@@ -51,6 +57,7 @@ class _Relay(ABC):
         self._retry: asyncio.TimerHandle | None = None
         self._patient_until = front.loop.time() + _PATIENCE_SECONDS
         self._repeatable = False  # everything needed to send the request again is here
+        self._not_relayed = _NOT_RELAYED
         self._chunked_reply = False
         self._reply_begun = False
 
@@ -153,7 +160,9 @@ class _Relay(ABC):
         lines += [
             name + b": " + value + b"\r\n"
             for name, value in request.headers.items()
-            if name not in _NOT_RELAYED and not name.startswith(b"x-moorage-") and not is_hop_by_hop(name)
+            if name not in self._not_relayed
+            and not name.startswith(b"x-moorage-")
+            and not is_hop_by_hop(name)
         ]
         lines += [name + b": " + value + b"\r\n" for name, value in extra]
         return b"".join(lines) + framing + b"\r\n"
@@ -239,7 +248,13 @@ class StreamedRelay(_Relay):
         if request.content_length == 0:
             self._repeatable = True
             self._check_hash()  # there is no last piece to hold back
-        self._chunked_request = request.content_length is None
+        self._length = request.content_length
+        self._decoder: aws_chunked.Decoder | None = None
+        if declared.startswith(_STREAMING):
+            self._decoder = aws_chunked.Decoder()
+            self._length = _decoded_length(request)
+            self._left = self._length
+            self._not_relayed = _NOT_RELAYED | _OF_CHUNKS
         self._held = b""
         self._has_body = True
         self._ended = False
@@ -250,10 +265,10 @@ class StreamedRelay(_Relay):
         self._connecting = None
         self._connection = connection
         connection.without_body = self._request.method == b"HEAD"
-        length = self._request.content_length
+        length = self._length
         framing = b"Transfer-Encoding: chunked\r\n" if length is None else b"Content-Length: %d\r\n" % length
         connection.request_complete = False
-        connection.write(self._head(framing, []))
+        connection.write(self._head(framing, [] if self._decoder is None else _without_chunks(self._request)))
         self._request.resume_reading()
         if self._ended:
             self._finish(connection)
@@ -270,6 +285,8 @@ class StreamedRelay(_Relay):
     def data(self, chunk: bytes) -> None:
         if self._hasher is not None:
             self._hasher.update(chunk)
+        if self._decoder is not None:
+            chunk = self._decode(self._decoder, chunk)
         if self._connection is None:
             self._held += chunk  # one read at most: reading is paused until there is a connection
         else:
@@ -278,9 +295,23 @@ class StreamedRelay(_Relay):
 
     def end(self) -> None:
         self._check_hash()
+        if self._decoder is not None and not (self._decoder.complete and self._left == 0):
+            raise MalformedHttpRequestException(
+                "The body ended before its chunks, or has not the length that was declared."
+            )
         self._ended = True
         if self._connection is not None:
             self._finish(self._connection)
+
+    def _decode(self, decoder: aws_chunked.Decoder, chunk: bytes) -> bytes:
+        try:
+            data = decoder.feed(chunk)
+        except aws_chunked.MalformedChunks as error:
+            raise MalformedHttpRequestException(f"The body is not aws-chunked: {error}.") from error
+        self._left -= len(data)
+        if self._left < 0:
+            raise MalformedHttpRequestException("The body is longer than x-amz-decoded-content-length.")
+        return data
 
     def _check_hash(self) -> None:
         if self._hasher is not None and self._hasher.hexdigest().encode() != self._claim.payload_hash:
@@ -297,10 +328,27 @@ class StreamedRelay(_Relay):
     def _finish(self, connection: UpstreamConnection) -> None:
         self._send(connection, self._held)
         self._held = b""
-        if self._chunked_request:
+        if self._length is None:
             connection.write(b"0\r\n\r\n")
         connection.request_complete = True
 
     def _send(self, connection: UpstreamConnection, chunk: bytes) -> None:
         if chunk:
-            connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked_request else chunk)
+            connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._length is None else chunk)
+
+
+def _decoded_length(request: Request) -> int:
+    text = request.headers.get(b"x-amz-decoded-content-length", b"")
+    if not text.isdigit() or len(text) > 18:
+        raise MalformedHttpRequestException(
+            "x-amz-decoded-content-length must be the length of the decoded body."
+        )
+    return int(text)
+
+
+def _without_chunks(request: Request) -> list[tuple[bytes, bytes]]:
+    """The headers that say what the body is once its chunks are decoded, which not every S3 does by itself."""
+    encodings = [each.strip() for each in request.headers.get(b"content-encoding", b"").split(b",")]
+    others = b",".join(each for each in encodings if each and each.lower() != b"aws-chunked")
+    headers = [(b"x-amz-content-sha256", b"UNSIGNED-PAYLOAD")]
+    return [*headers, (b"content-encoding", others)] if others else headers

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
@@ -12,6 +13,7 @@ from moorage.gateway.client_connection import ClientConnection
 from moorage.gateway.feed import Report, follow
 from moorage.gateway.front import GatewayFront, Timed
 from moorage.gateway.http import ReplyOpening, request_ids
+from moorage.gateway.tls import Certificate
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
@@ -21,9 +23,21 @@ logger = logging.getLogger(__name__)
 
 
 class GatewayServer:
-    """Serves one listening socket. Use as `async with GatewayServer(...).running(): …`."""
+    """Serves a listening socket, with TLS if the settings have a certificate; then `internal` is another, for the
+    server's own processes, without it. Use as `async with GatewayServer(...).running(): …`."""
 
-    def __init__(self, *, settings: Settings, verifier: Verifier, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        verifier: Verifier,
+        listener: socket.socket,
+        internal: socket.socket | None = None,
+    ) -> None:
+        self._internal = internal
+        self._certificate: Certificate | None = None
+        if settings.tls_certificate:
+            self._certificate = Certificate(Path(settings.tls_certificate), Path(settings.tls_key))
         self._settings = settings
         self._verifier = verifier
         self._listener = listener
@@ -64,16 +78,31 @@ class GatewayServer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_FOR_TABLE_SECONDS):
                     await received.wait()
-        server = await loop.create_server(connection, sock=self._listener, backlog=4096)
+        servers = [await self._listen(connection)]
+        if self._internal is not None:
+            servers.append(await loop.create_server(connection, sock=self._internal, backlog=1024))
         try:
             yield front
         finally:
-            server.close()
+            for server in servers:
+                server.close()
             await self._drain()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             front.close()
+
+    async def _listen(self, connection: Callable[[], ClientConnection]) -> asyncio.AbstractServer:
+        loop = asyncio.get_running_loop()
+        if self._certificate is None:
+            return await loop.create_server(connection, sock=self._listener, backlog=4096)
+        return await loop.create_server(
+            connection,
+            sock=self._listener,
+            backlog=4096,
+            ssl=self._certificate.context,
+            ssl_handshake_timeout=self._settings.header_timeout_seconds,
+        )
 
     def _report_drained(self, instance_id: str) -> None:
         self._reports.put_nowait({"drained": instance_id})
@@ -98,6 +127,8 @@ class GatewayServer:
             turn = (turn + 1) % _SLOW_SWEEP_EVERY
             if turn == 0:
                 front.close_stale_connections()
+                if self._certificate is not None:
+                    self._certificate.reload_if_changed()
                 _expire([c for c in self._connections if c.deadline <= now])
 
 

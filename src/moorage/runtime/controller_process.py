@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
 import uvicorn
@@ -120,7 +121,7 @@ def _rules(settings: Settings) -> Rules:
 
 async def _answer(app: object, settings: Settings, tasks: "Sequence[asyncio.Task[None]]") -> None:
     """Serve HTTP until a signal comes; a task that dies takes the process with it, to be started anew."""
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
             uds=str(settings.controller_socket),
@@ -136,6 +137,7 @@ async def _answer(app: object, settings: Settings, tasks: "Sequence[asyncio.Task
     def leave(_: object = None) -> None:
         server.should_exit = True
 
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leave)
     for task in tasks:
         task.add_done_callback(leave)
     serving = asyncio.create_task(server.serve(), name="serve HTTP")
@@ -144,6 +146,13 @@ async def _answer(app: object, settings: Settings, tasks: "Sequence[asyncio.Task
     for task in tasks:
         if task.done() and not task.cancelled():
             task.result()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals alone: uvicorn would raise them anew when it has ended, and so end us before we have tidied up."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
 
 
 def _objects(settings: Settings, url: str) -> ObjectStore:

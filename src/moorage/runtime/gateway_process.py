@@ -1,4 +1,7 @@
-"""The gateway process: `python -m moorage.runtime.gateway_process LISTENER_FD`, settings in `MOORAGE_SETTINGS`."""
+"""The gateway process: `python -m moorage.runtime.gateway_process LISTENER_FD [INTERNAL_LISTENER_FD]`.
+
+Settings are in `MOORAGE_SETTINGS`.
+"""
 
 import asyncio
 import gc
@@ -18,10 +21,11 @@ from moorage.runtime import logs
 _GARBAGE_THRESHOLD = 50_000
 
 
-async def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve the listener until SIGTERM or SIGINT, then drain."""
+async def serve(settings: Settings, listener: socket.socket, internal: socket.socket | None) -> None:
+    """Serve the listeners until SIGTERM or SIGINT, then drain."""
     key = read_root_key(settings.credentials_file, account_id=settings.account_id)
-    server = GatewayServer(settings=settings, verifier=Verifier({key.access_key_id: key}), listener=listener)
+    verifier = Verifier({key.access_key_id: key})
+    server = GatewayServer(settings=settings, verifier=verifier, listener=listener, internal=internal)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -40,7 +44,8 @@ def spare_the_collector() -> None:
 def main() -> None:
     logs.configure("gateway")
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
-    uvloop.run(serve(settings, socket.socket(fileno=int(sys.argv[1]))))
+    listener, *more = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    uvloop.run(serve(settings, listener, more[0] if more else None))
 
 
 if __name__ == "__main__":

@@ -12,14 +12,17 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 from moorage.auth.credentials import read_or_create_root_key
 from moorage.config import Settings
+from moorage.launchers import isolation
+from moorage.launchers.isolation import Isolation, IsolationError, Limits
 from moorage.launchers.process import ProcessLauncher, become_subreaper, sweep
 from moorage.launchers.remote import LauncherServer
 from moorage.runtime.children import Child
@@ -39,21 +42,30 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     Raises:
         CannotServe: the data directory is in use, the port is taken, or the server does not become ready.
     """
+    os.umask(0o077)  # what the server writes is for nobody else, containers least of all
     _make_directories(settings)
-    with _only_server_of(settings.data_dir), _listener(settings) as listener:
-        url = _url(settings, listener)
-        settings.url_file.write_text(url)
-        try:
-            await _Supervisor(settings, listener, url).run(announce)
-        finally:
-            settings.url_file.unlink(missing_ok=True)
+    _check_certificate(settings)
+    with ExitStack() as stack:
+        stack.enter_context(_only_server_of(settings.data_dir))
+        listener = stack.enter_context(_listener(settings))
+        internal = stack.enter_context(_internal_listener()) if settings.tls_certificate else None
+        url = _url(settings.host, listener, secure=internal is not None)
+        internal_url = url if internal is None else _url("127.0.0.1", internal, secure=False)
+        for file, text in ((settings.url_file, url), (settings.internal_url_file, internal_url)):
+            file.write_text(text)
+            stack.callback(file.unlink, missing_ok=True)
+        listeners = [listener] if internal is None else [listener, internal]
+        await _Supervisor(settings, listeners, url, internal_url).run(announce)
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, listener: socket.socket, url: str) -> None:
+    def __init__(
+        self, settings: Settings, listeners: Sequence[socket.socket], url: str, internal_url: str
+    ) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
         self._url = url
+        self._internal_url = internal_url
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._marker = str(settings.data_dir)
@@ -89,25 +101,30 @@ class _Supervisor:
             marker=self._marker,
             region=settings.region,
             stop_timeout_seconds=settings.stop_timeout_seconds,
+            isolation=await asyncio.to_thread(_isolation, settings),
         )
         stack.push_async_callback(self._close_launcher, launcher)
         launcher_server = LauncherServer(launcher, settings.launcher_socket)
         await launcher_server.start()
         stack.push_async_callback(launcher_server.close)
-        environment = {**os.environ, "MOORAGE_SETTINGS": settings.to_json(), "MOORAGE_URL": self._url}
+        environment = {
+            **os.environ,
+            "MOORAGE_SETTINGS": settings.to_json(),
+            "MOORAGE_URL": self._internal_url,
+        }
         controller = Child(
             "controller",
             (sys.executable, "-m", "moorage.runtime.controller_process"),
             environment=environment,
         )
         stack.push_async_callback(self._stop_child, controller, 15.0)
-        descriptor = self._listener.fileno()
+        descriptors = tuple(listener.fileno() for listener in self._listeners)
         gateways = [
             Child(
                 f"gateway {number + 1}" if settings.workers > 1 else "gateway",
-                (sys.executable, "-m", "moorage.runtime.gateway_process", str(descriptor)),
+                (sys.executable, "-m", "moorage.runtime.gateway_process", *map(str, descriptors)),
                 environment=environment,
-                pass_fds=(descriptor,),
+                pass_fds=descriptors,
             )
             for number in range(settings.workers)
         ]
@@ -117,7 +134,7 @@ class _Supervisor:
         """Wait until the health check answers 200; False when asked to stop before."""
         end = time.monotonic() + _READY_TIMEOUT_SECONDS
         while not self._stop.is_set():
-            if await _is_healthy(self._listener):
+            if await _is_healthy(self._listeners[-1]):
                 return True
             if time.monotonic() > end:
                 raise CannotServe(
@@ -134,7 +151,8 @@ class _Supervisor:
         self._stop.set()
 
     async def _stop_gateways(self, gateways: list[Child]) -> None:
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         limit = self._settings.drain_timeout_seconds + 5.0
         await asyncio.gather(*(self._stop_child(gateway, limit) for gateway in gateways))
 
@@ -203,11 +221,32 @@ def _listener(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
-def _url(settings: Settings, listener: socket.socket) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+def _internal_listener() -> socket.socket:
+    """For the server's own processes on this machine, which then need not know the certificate."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener.set_inheritable(True)
+    return listener
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Better now than in a gateway that ends as soon as it has begun."""
+    if settings.tls_certificate:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                settings.tls_certificate, settings.tls_key
+            )
+        except OSError as error:  # ssl.SSLError is one
+            raise CannotServe(
+                f"The TLS certificate {settings.tls_certificate} with the key {settings.tls_key} cannot be used: "
+                f"{error.strerror or error}. Both must be PEM files, and belong to each other."
+            ) from error
+
+
+def _url(host: str, listener: socket.socket, *, secure: bool) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
-    return f"http://{host}:{listener.getsockname()[1]}"
+    return f"{'https' if secure else 'http'}://{host}:{listener.getsockname()[1]}"
 
 
 async def _is_healthy(listener: socket.socket) -> bool:
@@ -222,6 +261,25 @@ async def _is_healthy(listener: socket.socket) -> bool:
                 writer.close()
     except (OSError, TimeoutError):
         return False
+
+
+def _isolation(settings: Settings) -> Isolation:
+    try:
+        return isolation.decide(
+            container_user=settings.container_user,
+            mode=settings.container_isolation,
+            limits=Limits(
+                open_files=settings.container_max_open_files,
+                processes=settings.container_max_processes,
+                memory_bytes=settings.container_max_memory_bytes,
+                file_bytes=settings.container_max_file_bytes,
+            ),
+            readable_paths=[Path(path) for path in settings.container_readable_paths.split(":") if path],
+            data_dir=settings.data_dir,
+            run_dir=settings.run_dir,
+        )
+    except IsolationError as error:
+        raise CannotServe(str(error)) from error
 
 
 def _s3_command(settings: Settings) -> tuple[str, ...]:
