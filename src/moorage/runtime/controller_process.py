@@ -149,7 +149,7 @@ async def _answer(app: object, settings: Settings, tasks: "Sequence[asyncio.Task
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals alone: uvicorn would raise them anew when it has ended, and so end us before we have tidied up."""
+    """Leaves signals alone: uvicorn would raise them anew at its end, and so end us before we have tidied up."""
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
