@@ -59,6 +59,9 @@ class Settings:
     max_response_bytes: int = setting(6 * MIB, "Largest response body of an invocation.", least=1, most=2**31)
     max_header_bytes: int = setting(32 * 1024, "Largest request head, in bytes.", least=1024, most=MIB)
     max_headers: int = setting(128, "Most headers in one request.", least=16, most=10_000)
+    allow_unsigned_payload: bool = setting(
+        False, "Whether an invocation without TLS may leave its body unsigned (`UNSIGNED-PAYLOAD`)."
+    )
     header_timeout_seconds: float = setting(
         20.0, "Time for a request's head to arrive.", least=0.1, most=3600
     )

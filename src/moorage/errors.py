@@ -7,7 +7,7 @@ Names and statuses: the service models in botocore (`sagemaker-runtime`, `sagema
 layer's errors the page "Common errors" of the SageMaker API reference.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 OUR_FAULT = "An internal failure occurred. The server's log has the details."
 
@@ -29,11 +29,44 @@ class ServiceError(Exception):
         self.members = members
 
 
+Fault = Literal[
+    "",
+    "both_forms",
+    "missing",
+    "component",
+    "date",
+    "not_fresh",
+    "not_yet",
+    "expired",
+    "expires_number",
+    "expires_negative",
+    "expires_large",
+    "headers_not_signed",
+    "algorithm",
+    "credential_form",
+    "credential_terminator",
+    "credential_region",
+    "credential_date",
+    "unknown_key",
+    "token",
+    "token_expired",
+    "payload_hash_form",
+    "payload_hash",
+    "signature",
+]
+"""What is wrong with a signature, for the protocol that has words of its own for it: S3's."""
+
+
 class FrontLayerError(ServiceError):
-    """Refused before any operation ran."""
+    """Refused before any operation ran. `details` are what S3's words for the `fault` name."""
 
     status = 403
     message_key = "message"
+
+    def __init__(self, message: str, *, fault: Fault = "", **details: object) -> None:
+        super().__init__(message)
+        self.fault: Fault = fault
+        self.details = details
 
 
 # --- Operations of the runtime service -----------------------------------------------------------------
@@ -192,6 +225,11 @@ class ExpiredTokenException(FrontLayerError):
 
 class AccessDeniedException(FrontLayerError):
     code = "AccessDeniedException"
+
+
+class NotImplementedException(FrontLayerError):
+    code = "NotImplemented"
+    status = 501
 
 
 class ThrottlingException(FrontLayerError):

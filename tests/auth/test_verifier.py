@@ -91,14 +91,10 @@ class Sent:
     def authorization(self, value: str) -> None:
         self.headers[b"authorization"] = value.encode("latin-1")
 
-    def verified_by(self, verifier: Verifier) -> AccessKey:
-        claim = verifier.claim(self.headers)
+    def verified_by(self, verifier: Verifier, *, secure: bool = False) -> AccessKey:
+        claim = verifier.claim(self.headers, self.target, secure=secure)
         return verifier.verify(
-            claim,
-            method=self.method,
-            target=self.target,
-            headers=self.headers,
-            body_hash=hashlib.sha256(self.body).hexdigest(),
+            claim, self.method, self.target, self.headers, hashlib.sha256(self.body).hexdigest()
         )
 
     def refused_by(self, verifier: Verifier) -> tuple[str, str]:
@@ -327,6 +323,11 @@ def with_token(sent: Sent) -> None:
     sent.headers[b"x-amz-security-token"] = b"token"
 
 
+def with_signed_token(sent: Sent) -> None:
+    with_token(sent)
+    sent.authorization = sent.authorization.replace(";x-amz-date", ";x-amz-date;x-amz-security-token")
+
+
 NO_CREDENTIAL = "Authorization header requires 'Credential' parameter."
 NO_SIGNATURE = "Authorization header requires 'Signature' parameter."
 NO_SIGNED_HEADERS = "Authorization header requires 'SignedHeaders' parameter."
@@ -339,7 +340,16 @@ REJECTED = [
         "UnrecognizedClient",
         "The security token included in the request is invalid.",
     ),
-    (with_token, "ExpiredToken", "The security token included in the request is expired"),
+    (
+        with_token,
+        "InvalidSignature",
+        "'X-Amz-Security-Token' must be a 'SignedHeader' in the AWS Authorization.",
+    ),
+    (
+        with_signed_token,
+        "UnrecognizedClient",
+        "The security token included in the request is invalid.",
+    ),
     (
         replaced("us-east-1", "eu-west-1"),
         "InvalidSignature",
@@ -456,9 +466,11 @@ def test_the_checks_come_in_the_order_of_aws(verifier: Verifier) -> None:
     sent.authorization = sent.authorization.replace("/eu/", "/us-east-1/")
     assert "Date in Credential scope" in sent.refused_by(verifier)[1]
     sent.authorization = sent.authorization.replace("/1/", "/20150830/")
+    assert "'X-Amz-Security-Token'" in sent.refused_by(verifier)[1]
+    sent.authorization = sent.authorization.replace("=host", "=host;x-amz-security-token")
     assert sent.refused_by(verifier)[0] == "UnrecognizedClientException"
     sent.authorization = sent.authorization.replace("=k/", "=AKIDEXAMPLE/")
-    assert sent.refused_by(verifier)[0] == "ExpiredTokenException"
+    assert sent.refused_by(verifier)[0] == "UnrecognizedClientException"
     del sent.headers[b"x-amz-security-token"]
     assert sent.refused_by(verifier)[1].startswith(MISMATCH)
 
@@ -551,15 +563,33 @@ def test_a_declared_hash(verifier: Verifier, service: str, declared: str, *, acc
         assert sent.refused_by(verifier)[0] in ("InvalidSignatureException", "MalformedHttpRequestException")
 
 
-@pytest.mark.parametrize("seen", [False, True])
-def test_unsigned_payload_is_refused_for_invocations(verifier: Verifier, *, seen: bool) -> None:
+UNSIGNED = {"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"}
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["new", "seen before"])
+@pytest.mark.parametrize("service", ["sagemaker", "sts"])
+def test_unsigned_payload_is_refused_for_invocations(verifier: Verifier, service: str, *, seen: bool) -> None:
     if seen:
-        Sent(headers={"X-Amz-Content-SHA256": hashlib.sha256(BODY).hexdigest()}).verified_by(verifier)
-    sent = Sent(headers={"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"})
-    assert sent.refused_by(verifier) == (
+        hashed = {"X-Amz-Content-SHA256": hashlib.sha256(BODY).hexdigest()}
+        Sent(headers=hashed, service=service).verified_by(verifier)
+    assert Sent(headers=UNSIGNED, service=service).refused_by(verifier) == (
         "InvalidSignatureException",
-        "UNSIGNED-PAYLOAD is not accepted in 'x-amz-content-sha256' by this server: sign the request's body.",
+        "UNSIGNED-PAYLOAD in 'x-amz-content-sha256' is not accepted without TLS: sign the request's body, or "
+        "start the server with the setting allow_unsigned_payload.",
     )
+
+
+def test_unsigned_payload_is_accepted_for_invocations_by_tls_or_by_the_setting(clock: Clock) -> None:
+    by_tls = new_verifier(clock)
+    lenient = Verifier({KEY.access_key_id: KEY}, allow_unsigned_payload=True, clock=clock)
+    for _ in range(2):  # judged anew, and as seen before
+        assert Sent(headers=UNSIGNED).verified_by(by_tls, secure=True) is KEY
+        assert Sent(headers=UNSIGNED).verified_by(lenient) is KEY
+        assert Sent(headers=UNSIGNED).refused_by(by_tls)[0] == "InvalidSignatureException"
+    changed = Sent(headers=UNSIGNED)
+    changed.body = b"any other"
+    assert changed.verified_by(lenient) is KEY
+    assert Sent(headers=UNSIGNED, service="sts").refused_by(lenient)[0] == "InvalidSignatureException"
 
 
 def test_a_hash_that_was_not_signed_does_not_loosen_anything(verifier: Verifier) -> None:

@@ -327,7 +327,11 @@ async def start_gateway(**settings: Any) -> AsyncIterator[Gateway]:
         options = Settings(data_dir=folder, **{**limits, **settings})
         options.run_dir.mkdir()
         listener = socket.create_server(("127.0.0.1", 0))
-        verifier = Verifier({KEY.access_key_id: KEY}, regions=frozenset((REGION,)))
+        verifier = Verifier(
+            {KEY.access_key_id: KEY},
+            regions=frozenset((REGION,)),
+            allow_unsigned_payload=options.allow_unsigned_payload,
+        )
         server = GatewayServer(settings=options, verifier=verifier, listener=listener)
         server.table.reset([])
         async with server.running(with_feed=False) as front, AsyncExitStack() as inner:

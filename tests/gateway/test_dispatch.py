@@ -754,7 +754,14 @@ async def test_an_unsigned_payload_is_refused(gateway: Gateway) -> None:
     await gateway.echo()
     reply = await gateway.call(request(b"x", headers={"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"}))
     assert (reply.status, reply.error) == (403, "InvalidSignatureException")
-    assert "UNSIGNED-PAYLOAD is not accepted" in json.loads(reply.body)["message"]
+    assert "not accepted without TLS" in json.loads(reply.body)["message"]
+
+
+async def test_an_unsigned_payload_is_accepted_if_so_set() -> None:
+    async with start_gateway(allow_unsigned_payload=True) as gateway:
+        await gateway.echo()
+        whole = request(b"x", headers={"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"})
+        assert (await gateway.call(whole[:-1] + b"y")).body == b"y"
 
 
 async def test_a_fault_in_one_expiry_does_not_keep_the_others_from_theirs(

@@ -327,7 +327,7 @@ async def test_s3_bodies_that_are_not_what_they_say_never_arrive_whole(
         (b"PUT /bucket/key HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 403, "AccessDenied"),
         (put("/bucket/key", b"x").replace(b"/bucket/key", b"/bucket/kez"), 403, "SignatureDoesNotMatch"),
         (put("/bucket/key", b"x").replace(b"=AKIDEXAMPLE", b"=AKIDEXAMPLF"), 403, "InvalidAccessKeyId"),
-        (put("/b/k", b"x", **{"x-amz-content-sha256": "nonsense"}), 400, "InvalidRequest"),
+        (put("/b/k", b"x", **{"x-amz-content-sha256": "nonsense"}), 400, "InvalidArgument"),
         (put("/b/k", b"x", **{"x-amz-content-sha256": "0" * 64}), 400, "XAmzContentSHA256Mismatch"),
         (put("/b/k", b"", **{"x-amz-content-sha256": "0" * 64}), 400, "XAmzContentSHA256Mismatch"),
         (put("/b/k", b"").replace(b"X-Amz-Content-SHA256:", b"X-Removed:"), 400, "InvalidRequest"),

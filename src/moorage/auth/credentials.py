@@ -4,7 +4,7 @@ import configparser
 import os
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +14,14 @@ _SECRET_ALPHABET = string.ascii_letters + string.digits + "+/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessKey:
-    """A key pair and who it stands for."""
+    """A key pair and who it stands for. A session's ends at `expires_at`, in seconds since the epoch."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
     account_id: str
     principal_arn: str
     user_id: str
+    expires_at: float | None = None
 
 
 def new_id(prefix: str, length: int) -> str:
@@ -84,4 +85,8 @@ def read_root_key(path: Path, *, account_id: str) -> AccessKey:
 
 
 Credentials = Mapping[str, AccessKey]
-"""Access keys by their id."""
+"""Access keys by their id: the permanent ones."""
+
+SessionOpener = Callable[[bytes], AccessKey]
+"""From a session's token to its key, which is in no `Credentials`: whoever signs with it must send its token. May
+raise `UnrecognizedClientException` or `ExpiredTokenException`; the verifier checks by itself when the key expires."""

@@ -8,6 +8,7 @@ are easy to get wrong:
 * Exactly the headers named in `SignedHeaders` count, none is skipped by a list of ours: older Java clients sign
   `user-agent`, newer ones leave it out.
 * The payload hash is the value of `x-amz-content-sha256` if there is one, else the hash of the body.
+* A presigned request has the same parameters in its query, and all of them but the signature itself are signed.
 
 Sources: botocore's signer (`botocore.auth`); the public test suite that botocore's source distribution carries.
 """
@@ -17,14 +18,19 @@ import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from moorage.errors import IncompleteSignatureException
+from moorage.errors import IncompleteSignatureException, MissingAuthenticationTokenException
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED_PAYLOAD = b"UNSIGNED-PAYLOAD"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
+_IN_QUERY = re.compile(rb"[?&]X-Amz-(?:Algorithm|Credential|Date|Expires|SignedHeaders|Signature)=")
+_REQUIRED_IN_QUERY = ("Algorithm", "Credential", "Signature", "SignedHeaders", "Date")
+_QUERY_PARAMETERS = frozenset(
+    f"X-Amz-{name}".encode() for name in (*_REQUIRED_IN_QUERY, "Expires", "Security-Token", "Content-Sha256")
+)
 _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?\Z")
 """A path that canonicalises to itself: no escapes, no segment that is empty or begins with a dot."""
 
@@ -37,6 +43,16 @@ class Authorization:
     credential: str
     signed_headers: tuple[bytes, ...]
     signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Presigned(Authorization):
+    """The same of a presigned request's query."""
+
+    date: bytes
+    expires: str | None
+    security_token: bytes | None
+    payload_hash: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +83,23 @@ def parse_authorization(header: bytes, *, has_date: bool) -> Authorization:
         if not equals:
             raise IncompleteSignatureException(
                 f"'{item.strip()}' not a valid key=value pair (missing equal-sign) "
-                f"in Authorization header: '{text}'."
+                f"in Authorization header: '{text}'.",
+                fault="component",
+                authorization=text,
+                component=item.strip(),
             )
         parameters[key] = value
-    wrong = [
-        f"Authorization header requires '{name}' parameter."
-        for name in ("Credential", "Signature", "SignedHeaders")
-        if not parameters.get(name)
-    ]
+    missing = [name for name in ("Credential", "Signature", "SignedHeaders") if not parameters.get(name)]
+    wrong = [f"Authorization header requires '{name}' parameter." for name in missing]
     if not has_date:
         wrong.append("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
     if wrong:
-        raise IncompleteSignatureException(f"{' '.join(wrong)} Authorization={text}")
+        raise IncompleteSignatureException(
+            f"{' '.join(wrong)} Authorization={text}",
+            fault="missing" if missing else "date",
+            missing=missing,
+            given=len(parameters),
+        )
     return Authorization(
         algorithm=algorithm,
         credential=parameters["Credential"],
@@ -87,11 +108,78 @@ def parse_authorization(header: bytes, *, has_date: bool) -> Authorization:
     )
 
 
+def is_presigned(target: bytes) -> bool:
+    """Whether the query has any of the parameters that make up a signature."""
+    return _IN_QUERY.search(target) is not None
+
+
+def parse_presigned(target: bytes) -> Presigned:
+    """Take the query of a presigned request apart. Of a parameter that is repeated, the first counts.
+
+    Raises:
+        MissingAuthenticationTokenException: it names no algorithm, which is what tells that it is presigned.
+        IncompleteSignatureException: parameters are missing.
+    """
+    parameters: dict[str, str] = {}
+    for name, value in _split_query(target.partition(b"?")[2]):
+        if name in _QUERY_PARAMETERS:
+            parameters.setdefault(name.decode()[6:], unquote(value.decode("latin-1"), encoding="latin-1"))
+    credential = parameters.get("Credential", "")
+    for_s3 = service_of(credential) == "s3"
+    if "Algorithm" not in parameters and not for_s3:
+        raise MissingAuthenticationTokenException("Missing Authentication Token")
+    required = (*_REQUIRED_IN_QUERY, "Expires") if for_s3 else _REQUIRED_IN_QUERY
+    missing = [name for name in required if not parameters.get(name)]
+    if missing:
+        sentences = [f"AWS query-string parameters must include 'X-Amz-{name}'." for name in missing]
+        raise IncompleteSignatureException(
+            f"{' '.join(sentences)} Re-examine the query-string parameters.", fault="missing"
+        )
+    token, payload_hash = parameters.get("Security-Token"), parameters.get("Content-Sha256")
+    return Presigned(
+        algorithm=parameters["Algorithm"],
+        credential=credential,
+        signed_headers=tuple(parameters["SignedHeaders"].lower().encode("latin-1").split(b";")),
+        signature=parameters["Signature"],
+        date=parameters["Date"].encode("latin-1"),
+        expires=parameters.get("Expires"),
+        security_token=None if token is None else token.encode("latin-1"),
+        payload_hash=None if payload_hash is None else payload_hash.encode("latin-1"),
+    )
+
+
+def without_signature(target: bytes) -> bytes:
+    """The target of a presigned request without what was added to it to sign it."""
+    path, _, query = target.partition(b"?")
+    rest = [pair for pair in query.split(b"&") if pair.partition(b"=")[0] not in _QUERY_PARAMETERS]
+    return path + b"?" + b"&".join(rest) if rest else path
+
+
+def service_of(credential: str) -> str | None:
+    """The service that a credential is scoped to, as far as it can be told from a malformed one."""
+    parts = credential.split("/", 4)
+    return parts[3] if len(parts) > 3 else None
+
+
+def claimed_service(authorization: bytes, target: bytes) -> str | None:
+    """The service that a request says to be signed for, whether or not its signature is any good."""
+    match = _CREDENTIAL.search(authorization) if authorization else _QUERY_CREDENTIAL.search(target)
+    if match is None:
+        return None
+    return service_of(unquote(match[1].decode("latin-1"), encoding="latin-1"))
+
+
+_CREDENTIAL = re.compile(rb"[ ,]Credential=([^,]*)")
+_QUERY_CREDENTIAL = re.compile(rb"[?&]X-Amz-Credential=([^&]*)")
+
+
 def check_algorithm(authorization: Authorization) -> None:
     """Raises `IncompleteSignatureException` for any but the one algorithm."""
     if authorization.algorithm != ALGORITHM:
         raise IncompleteSignatureException(
-            f"Unsupported AWS 'algorithm': '{authorization.algorithm}' (only AWS4-HMAC-SHA256 for now). "
+            f"Unsupported AWS 'algorithm': '{authorization.algorithm}' (only AWS4-HMAC-SHA256 for now). ",
+            fault="algorithm",
+            algorithm=authorization.algorithm,
         )
 
 
@@ -105,7 +193,8 @@ def parse_credential(credential: str) -> CredentialScope:
     if len(parts) != 5:
         raise IncompleteSignatureException(
             "Credential must have exactly 5 slash-delimited elements, "
-            f"e.g. keyid/date/region/service/term, got '{credential}'"
+            f"e.g. keyid/date/region/service/term, got '{credential}'",
+            fault="credential_form",
         )
     return CredentialScope(*parts)
 
@@ -127,38 +216,45 @@ def canonical_path(raw_path: bytes) -> bytes:
     return quote(path, safe="/~").encode()
 
 
-def canonical_query(raw_query: bytes) -> bytes:
-    """Parameters sorted by name then value, each with its `=`. Clients have encoded them already."""
+def canonical_query(raw_query: bytes, *, presigned: bool = False) -> bytes:
+    """Parameters sorted by name then value, each with its `=`. Clients have encoded them already. The signature of a
+    presigned request is no part of what it signs."""
     if not raw_query:
         return b""
-    pairs = sorted(pair.partition(b"=")[::2] for pair in raw_query.split(b"&"))
+    pairs = sorted(_split_query(raw_query))
+    if presigned:
+        pairs = [pair for pair in pairs if pair[0] != b"X-Amz-Signature"]
     return b"&".join(name + b"=" + value for name, value in pairs)
+
+
+def _split_query(raw_query: bytes) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, _, value in (pair.partition(b"=") for pair in raw_query.split(b"&"))]
 
 
 class CanonicalForm:
     """What all canonical requests over the same signed headers have in common: a format, made once."""
 
-    __slots__ = ("_format", "_names")
+    __slots__ = ("_format", "names")
 
     def __init__(self, signed_headers: tuple[bytes, ...]) -> None:
         names = [name.replace(b"%", b"%%") for name in signed_headers]
         values = (name + b":%b" for name in names)
-        self._names = signed_headers
+        self.names = signed_headers
         self._format = b"\n".join((b"%b\n%b\n%b", *values, b"", b";".join(names), b"%b"))
 
     def fill(
-        self, *, method: bytes, path: bytes, query: bytes, headers: Mapping[bytes, bytes], payload_hash: bytes
+        self, method: bytes, path: bytes, query: bytes, headers: Mapping[bytes, bytes], payload_hash: bytes
     ) -> bytes:
         """The canonical request. `path` and `query` are canonical; `headers` has lower-case names, and the values of
         a repeated header joined by commas. A signed header that is absent counts as empty, and so fails."""
         values = [method, path, query]
-        for name in self._names:
+        for name in self.names:
             values.append(b" ".join(headers.get(name, b"").split()))
         values.append(payload_hash)
         return self._format % tuple(values)
 
 
-def string_to_sign(*, timestamp: bytes, scope: bytes, canonical: bytes) -> bytes:
+def string_to_sign(timestamp: bytes, scope: bytes, canonical: bytes) -> bytes:
     digest = hashlib.sha256(canonical).hexdigest().encode()
     return b"AWS4-HMAC-SHA256\n%b\n%b\n%b" % (timestamp, scope, digest)
 

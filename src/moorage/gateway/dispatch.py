@@ -133,11 +133,7 @@ class InvocationCall:
         request = self._request
         digest = self._hasher if self._hasher is not None else hashlib.sha256(body)
         key = self._front.verifier.verify(
-            self._claim,
-            method=request.method,
-            target=request.target,
-            headers=request.headers,
-            body_hash=digest.hexdigest(),
+            self._claim, request.method, request.target, request.headers, digest.hexdigest()
         )
         self._invocation = invocation = wire.parse(self.operation, self._raw_name, request.headers)
         table = self._front.table

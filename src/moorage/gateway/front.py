@@ -8,11 +8,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from moorage.auth import sigv4
 from moorage.auth.verifier import Claim, Verifier
 from moorage.config import Settings
 from moorage.errors import (
     InvalidSignatureException,
     MalformedHttpRequestException,
+    MissingAuthenticationTokenException,
+    NotImplementedException,
     ServiceError,
     UnknownOperationException,
 )
@@ -76,7 +79,11 @@ class GatewayFront:
         known = self._known_targets.get(target)
         if known is None and target.partition(b"?")[0] == b"/_moorage/health":
             return HealthCall(self, request)
-        claim = self.verifier.claim(request.headers)
+        try:
+            claim = self.verifier.claim(request.headers, target)
+        except MissingAuthenticationTokenException:
+            _check_other_signatures(request)
+            raise
         if known is not None and claim.service == "sagemaker" and request.method == b"POST":
             call, raw_name = known
             return call(self, request, claim, raw_name)
@@ -88,7 +95,8 @@ class GatewayFront:
 
     def render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
         if _speaks_s3(request):
-            return s3_errors.render(error, request.request_id.decode())
+            presigned = sigv4.is_presigned(request.target)
+            return s3_errors.render(error, request.request_id.decode(), presigned=presigned)
         if _speaks_query(request):
             body = faults.render_query(error, request.request_id.decode())
             return error.status, b"Content-Type: text/xml\r\n", body
@@ -160,10 +168,27 @@ class GatewayFront:
         )
 
 
+def _check_other_signatures(request: Request) -> None:
+    """S3 has more ways to sign than this server knows: whoever uses one is told which to use instead."""
+    if not _looks_like_s3(request):
+        return
+    if request.method == b"POST" and request.headers.get(b"content-type", b"").startswith(
+        b"multipart/form-data"
+    ):
+        raise NotImplementedException(
+            "This server does not take uploads from HTML forms (presigned POST). Presign a PUT instead: "
+            "generate_presigned_url('put_object', …)."
+        )
+    if b"AWSAccessKeyId=" in request.target and b"Signature=" in request.target:
+        raise MalformedHttpRequestException(
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+        )
+
+
 def _speaks_query(request: Request) -> bool:
     """Whether the client expects the XML of the Query protocol."""
     headers = request.headers
-    if b"/sts/aws4_request" in headers.get(b"authorization", b""):
+    if _claimed_service(request) == "sts":
         return True
     is_form = headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
     return is_form and request.target == b"/" and b"x-amz-target" not in headers
@@ -171,13 +196,20 @@ def _speaks_query(request: Request) -> bool:
 
 def _speaks_s3(request: Request) -> bool:
     """Whether the client expects S3's XML: by the scope of its signature, else by the look of the request."""
-    authorization = request.headers.get(b"authorization", b"")
-    if authorization:
-        return b"/s3/aws4_request" in authorization
-    if not request.target:
+    service = _claimed_service(request)
+    return _looks_like_s3(request) if service is None else service == "s3"
+
+
+def _claimed_service(request: Request) -> str | None:
+    return sigv4.claimed_service(request.headers.get(b"authorization", b""), request.target)
+
+
+def _looks_like_s3(request: Request) -> bool:
+    path = request.target.partition(b"?")[0]
+    if not path:
         return False  # nothing of it could be read
     return not (
-        request.target.startswith((b"/endpoints/", b"/_moorage/"))
-        or (request.method == b"POST" and request.target == b"/")
+        path.startswith((b"/endpoints/", b"/_moorage/"))
+        or (request.method == b"POST" and path == b"/")
         or b"x-amz-target" in request.headers
     )

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from moorage.auth import sigv4
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim
 from moorage.errors import (
@@ -51,6 +52,7 @@ class _Relay(ABC):
         self._front = front
         self._request = request
         self._claim = claim
+        self._target = sigv4.without_signature(request.target) if claim.presigned else request.target
         self._pool = pool
         self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -156,7 +158,7 @@ class _Relay(ABC):
 
     def _head(self, framing: bytes, extra: list[tuple[bytes, bytes]]) -> bytes:
         request = self._request
-        lines = [b"%b %b HTTP/1.1\r\n" % (request.method, request.target)]
+        lines = [b"%b %b HTTP/1.1\r\n" % (request.method, self._target)]
         lines += [
             name + b": " + value + b"\r\n"
             for name, value in request.headers.items()
@@ -191,11 +193,7 @@ class CollectedRelay(_Relay):
         self._parts.clear()
         request = self._request
         key = self._front.verifier.verify(
-            self._claim,
-            method=request.method,
-            target=request.target,
-            headers=request.headers,
-            body_hash=hashlib.sha256(body).hexdigest(),
+            self._claim, request.method, request.target, request.headers, hashlib.sha256(body).hexdigest()
         )
         self._message = self._render(key, body)
         self._patient_until = self._front.loop.time() + _PATIENCE_SECONDS  # the body may have taken long
@@ -275,7 +273,7 @@ class StreamedRelay(_Relay):
 
     def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         request = self._request
-        status, repaired, self._has_body = s3_repairs.repair(request.method, request.target, status, headers)
+        status, repaired, self._has_body = s3_repairs.repair(request.method, self._target, status, headers)
         super().reply_head(status, repaired)
 
     def reply_data(self, chunk: bytes) -> None:
@@ -314,9 +312,13 @@ class StreamedRelay(_Relay):
         return data
 
     def _check_hash(self) -> None:
-        if self._hasher is not None and self._hasher.hexdigest().encode() != self._claim.payload_hash:
+        declared, hasher = self._claim.payload_hash, self._hasher
+        if declared is not None and hasher is not None and hasher.hexdigest().encode() != declared:
             raise InvalidSignatureException(
-                "The provided 'x-amz-content-sha256' header does not match what was computed."
+                "The provided 'x-amz-content-sha256' header does not match what was computed.",
+                fault="payload_hash",
+                declared=declared.decode(),
+                computed=hasher.hexdigest(),
             )
 
     def pause_request(self) -> None:

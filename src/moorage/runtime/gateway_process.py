@@ -24,7 +24,7 @@ _GARBAGE_THRESHOLD = 50_000
 async def serve(settings: Settings, listener: socket.socket, internal: socket.socket | None) -> None:
     """Serve the listeners until SIGTERM or SIGINT, then drain."""
     key = read_root_key(settings.credentials_file, account_id=settings.account_id)
-    verifier = Verifier({key.access_key_id: key})
+    verifier = Verifier({key.access_key_id: key}, allow_unsigned_payload=settings.allow_unsigned_payload)
     server = GatewayServer(settings=settings, verifier=verifier, listener=listener, internal=internal)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
