@@ -1,0 +1,105 @@
+"""Who may do what, decided on the way of every request: the compiled policies of all callers, and a cache."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from moorage.auth.policy import Caller, Context, Decision, Policy, Request, Source, evaluate
+
+ContextFactory = Callable[[], Context]
+"""Makes the context of a request. It is called only when a policy needs it."""
+
+_MOST_DECISIONS = 16384
+_MOST_ACTIONS = 1024
+_LONGEST_RESOURCE = 512
+_UNKNOWN = Decision(False, False, Source.IDENTITY, None, "Nothing is known of this caller.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grants:
+    """A caller and the policies that apply to it, as `evaluate` takes them."""
+
+    caller: Caller
+    identity: Sequence[Policy] = ()
+    boundary: Policy | None = None
+    session: Sequence[Policy] | None = None
+
+    def policies(self) -> Iterable[Policy]:
+        yield from self.identity
+        if self.boundary is not None:
+            yield self.boundary
+        yield from self.session or ()
+
+
+Snapshot = Mapping[str, Grants]
+"""Grants by the caller's key: whatever names a caller uniquely, such as an access key id."""
+
+
+class Authorizer:
+    """Decides by the policies of the callers it was last told.
+
+    A decision is kept, for a caller, an action and a resource, when it cannot depend on anything else of the request.
+    """
+
+    def __init__(self, snapshot: Snapshot | None = None) -> None:
+        self._state = _State(snapshot or {})
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Decide by these from now on. Everything kept is dropped."""
+        self._state = _State(snapshot)
+
+    def decide(
+        self, caller_key: str, action: str, resource: str, context_factory: ContextFactory
+    ) -> Decision:
+        state = self._state
+        known = state.decisions.get((caller_key, action, resource))
+        return known if known is not None else state.decide(caller_key, action, resource, context_factory)
+
+
+class _State:
+    """One snapshot and the decisions made by it; a decision never outlives its snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.decisions: dict[tuple[str, str, str], Decision] = {}
+        self._snapshot = dict(snapshot)
+        self._constant: dict[tuple[str, str], bool] = {}
+
+    def decide(
+        self, caller_key: str, action: str, resource: str, context_factory: ContextFactory
+    ) -> Decision:
+        grants = self._snapshot.get(caller_key)
+        if grants is None:
+            return _UNKNOWN
+        constant = self._is_constant(caller_key, action)
+        decision = evaluate(
+            Request(action, resource, grants.caller, {} if constant else context_factory()),
+            identity=grants.identity,
+            boundary=grants.boundary,
+            session=grants.session,
+            resource_account_id=account_of(resource) or grants.caller.account_id,
+        )
+        if constant and len(resource) <= _LONGEST_RESOURCE:
+            if len(self.decisions) >= _MOST_DECISIONS:
+                self.decisions.clear()
+            self.decisions[caller_key, action, resource] = decision
+        return decision
+
+    def _is_constant(self, caller_key: str, action: str) -> bool:
+        """Whether no statement that covers the action looks at anything but the caller and the resource."""
+        known = self._constant.get((caller_key, action))
+        if known is None:
+            lower = action.lower()
+            known = not any(
+                statement.request_keys and statement.covers(lower)
+                for policy in self._snapshot[caller_key].policies()
+                for statement in policy.statements
+            )
+            if len(self._constant) >= _MOST_ACTIONS:
+                self._constant.clear()
+            self._constant[caller_key, action] = known
+        return known
+
+
+def account_of(resource: str) -> str:
+    """The account in an ARN; empty if it names none, as those of S3."""
+    parts = resource.split(":", 5)
+    return parts[4] if len(parts) == 6 else ""
