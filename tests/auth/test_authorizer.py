@@ -115,6 +115,23 @@ def test_replace_drops_what_is_kept() -> None:
     assert not decides.decide("k", INVOKE, ENDPOINT, Contexts()).allowed
 
 
+def test_a_caller_is_known_from_add_to_remove() -> None:
+    decides = authorizer(statement())
+    assert not decides.decide("session", INVOKE, ENDPOINT, Contexts()).allowed
+    decides.add("session", Grants(caller=ALICE, identity=(policy(statement()),)))
+    assert decides.decide("session", INVOKE, ENDPOINT, Contexts()).allowed
+    decides.remove(["session", "nobody"])
+    assert not decides.decide("session", INVOKE, ENDPOINT, Contexts()).allowed
+    assert decides.decide("k", INVOKE, ENDPOINT, Contexts()).allowed
+
+
+def test_adding_a_caller_again_changes_what_it_may_do() -> None:
+    decides = authorizer(statement())
+    assert decides.decide("k", INVOKE, ENDPOINT, Contexts()).allowed
+    decides.add("k", Grants(caller=ALICE))
+    assert not decides.decide("k", INVOKE, ENDPOINT, Contexts()).allowed
+
+
 def test_replacing_while_a_context_is_made_keeps_nothing_old() -> None:
     decides = authorizer(statement(**from_address("192.0.2.0/24")))
 

@@ -47,6 +47,14 @@ class Authorizer:
         """Decide by these from now on. Everything kept is dropped."""
         self._state = _State(snapshot)
 
+    def add(self, caller_key: str, grants: Grants) -> None:
+        """Know one more caller, such as a session that came with its token, until `remove` or `replace`."""
+        self._state.know(caller_key, grants)
+
+    def remove(self, caller_keys: Iterable[str]) -> None:
+        """Know these no more."""
+        self._state.forget(caller_keys)
+
     def decide(
         self, caller_key: str, action: str, resource: str, context_factory: ContextFactory
     ) -> Decision:
@@ -82,6 +90,16 @@ class _State:
                 self.decisions.clear()
             self.decisions[caller_key, action, resource] = decision
         return decision
+
+    def know(self, caller_key: str, grants: Grants) -> None:
+        self.forget((caller_key,))
+        self._snapshot[caller_key] = grants
+
+    def forget(self, caller_keys: Iterable[str]) -> None:
+        known = [key for key in caller_keys if self._snapshot.pop(key, None) is not None]
+        if known:
+            self.decisions.clear()
+            self._constant.clear()
 
     def _is_constant(self, caller_key: str, action: str) -> bool:
         """Whether no statement that covers the action looks at anything but the caller and the resource."""
