@@ -25,7 +25,6 @@ from moorage.auth.identities import (
     Identity,
     KeyStatus,
     ManagedPolicy,
-    Role,
     User,
     identity_arn,
     new_access_key_id,
@@ -44,7 +43,7 @@ from moorage.storage.schema import (
 
 MOST_ATTACHMENTS = 10
 
-I = TypeVar("I", User, Role)  # noqa: E741 - as the values are called
+I = TypeVar("I", bound=Identity)  # noqa: E741 - as the values are called
 
 
 class NewAccessKey(NamedTuple):
@@ -93,6 +92,14 @@ class IdentityStore:
             key = await self._insert_key(connection, account_id, None, None)
         self._on_change()
         return account, key
+
+    async def account(self, account_id: str) -> Account:
+        async with self._database.read() as connection:
+            query = select(accounts).where(accounts.c.account_id == account_id)
+            row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise _no_such_account(account_id)
+        return Account(**row)
 
     async def accounts(self) -> list[Account]:
         async with self._database.read() as connection:
@@ -329,7 +336,19 @@ class IdentityStore:
     async def attached(self, kind: type[I], account_id: str, name: str) -> list[str]:
         """ARNs, in order."""
         async with self._database.read() as connection:
-            return await _attached(connection, await _get(connection, kind, account_id, name))
+            identity = await _get(connection, kind, account_id, name)
+            return await _attached(connection, identity)
+
+    async def documents(self, kind: type[I], account_id: str, name: str) -> dict[str, str]:
+        """All policies that the identity has, attached and inline, by the names that `snapshot` gives them."""
+        async with self._database.read() as connection:
+            identity = await _get(connection, kind, account_id, name)
+            managed = {
+                arn: (await _policy(connection, account_id, arn)).document
+                for arn in await _attached(connection, identity)
+            }
+        inline = await self.inline_policies(kind, account_id, name)
+        return managed | {inline_name(identity.arn, own): document for own, document in inline.items()}
 
     # --- All of it ---------------------------------------------------------------------------------------
 
@@ -377,7 +396,7 @@ class IdentityStore:
         for row in attached:
             entries[arns[row.identity_id]]["policies"].append(row.policy_arn)
         for row in inline:
-            key = f"{arns[row.identity_id]}/policy/{row.name}"
+            key = inline_name(arns[row.identity_id], row.name)
             documents[key] = json.loads(row.document)
             entries[arns[row.identity_id]]["policies"].append(key)
         return {
@@ -402,13 +421,22 @@ class IdentityStore:
         async with self._database.write() as connection:
             query = select(accounts.c.account_id).where(accounts.c.account_id == account_id).with_for_update()
             if await connection.scalar(query) is None:
-                raise NoSuchEntity(f"The account {account_id} cannot be found.")
+                raise _no_such_account(account_id)
             yield connection
         self._on_change()
 
 
+def inline_name(arn: str, policy_name: str) -> str:
+    """What an inline policy of an identity is called beside others."""
+    return f"{arn}/policy/{policy_name}"
+
+
 def no_such_inline_policy(kind: str, policy_name: str) -> NoSuchEntity:
     return NoSuchEntity(f"The {kind} policy with name {policy_name} cannot be found.")
+
+
+def _no_such_account(account_id: str) -> NoSuchEntity:
+    return NoSuchEntity(f"The account {account_id} cannot be found.")
 
 
 def _no_such_key(access_key_id: str) -> NoSuchEntity:

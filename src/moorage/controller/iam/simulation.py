@@ -1,0 +1,150 @@
+"""SimulatePrincipalPolicy and SimulateCustomPolicy: what the policy engine would decide, and by which statement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from moorage.auth import policy
+from moorage.auth.identities import Identity, Role, User
+from moorage.auth.policy import CallerKind, Decision, PolicyKind
+from moorage.controller.iam.base import Call, Members, Output, check_policy, page
+from moorage.controller.permissions import compiled
+from moorage.controller.query import Handler
+from moorage.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scene:
+    """What stays the same for all the requests of one simulation."""
+
+    caller: policy.Caller
+    identity: Sequence[policy.Policy]
+    boundary: policy.Policy | None
+    resource: policy.Policy | None
+    resource_account_id: str
+    context: policy.Context
+
+
+async def simulate_custom_policy(call: Call, members: Members) -> Output:
+    await call.check("*")
+    arn = members.get("CallerArn", f"arn:aws:iam::{call.account_id}:user/simulated")
+    return _simulate(_scene(call, members, _caller(arn, None), []), members)
+
+
+async def simulate_principal_policy(call: Call, members: Members) -> Output:
+    arn = members["PolicySourceArn"]
+    kind, name = _named(arn)
+    found: Identity
+    if kind is User:
+        found = await call.identity(User, {"UserName": name})
+    else:
+        found = await call.identity(Role, {"RoleName": name})
+    own = await call.store.documents(type(found), call.account_id, found.name)
+    caller = _caller(members.get("CallerArn", found.arn), found)
+    return _simulate(_scene(call, members, caller, compiled(own)), members)
+
+
+def _named(arn: str) -> tuple[type[User] | type[Role], str]:
+    resource = arn.split(":", 5)[-1]
+    kind, _, name = resource.partition("/")
+    if kind not in ("user", "role") or not name:
+        raise InvalidInput(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
+    return (User if kind == "user" else Role), name.rpartition("/")[2]
+
+
+def _caller(arn: str, identity: Identity | None) -> policy.Caller:
+    parts = arn.split(":", 5)
+    if len(parts) < 6:
+        raise InvalidInput(f"Invalid Entity Arn: {arn}")
+    is_role = isinstance(identity, Role)
+    return policy.Caller(
+        arn=arn,
+        account_id=parts[4],
+        kind=CallerKind.ASSUMED_ROLE if is_role else CallerKind.USER,
+        user_id=identity.identity_id if identity else "AIDASIMULATED",
+        user_name=None if is_role else arn.rpartition("/")[2],
+        role_name=identity.name if identity and is_role else None,
+        tags=identity.tags if identity else {},
+        entity_arn=identity.arn if identity and is_role else None,
+    )
+
+
+def _scene(call: Call, members: Members, caller: policy.Caller, own: Sequence[policy.Policy]) -> _Scene:
+    given = [
+        check_policy(document, name=f"PolicyInputList.{number}")
+        for number, document in enumerate(members.get("PolicyInputList", ()), 1)
+    ]
+    boundaries = members.get("PermissionsBoundaryPolicyInputList", ())
+    resource = members.get("ResourcePolicy")
+    return _Scene(
+        caller=caller,
+        identity=[*own, *given],
+        boundary=check_policy(boundaries[0], name="the boundary") if boundaries else None,
+        resource=check_policy(resource, PolicyKind.RESOURCE, name="ResourcePolicy") if resource else None,
+        resource_account_id=members.get("ResourceOwner", caller.account_id).removeprefix("arn:aws:iam::")[
+            :12
+        ],
+        context={
+            entry["ContextKeyName"]: _context_value(entry)
+            for entry in members.get("ContextEntries", ())
+            if "ContextKeyName" in entry
+        },
+    )
+
+
+def _context_value(entry: Members) -> str | tuple[str, ...]:
+    values = tuple(entry.get("ContextKeyValues", ()))
+    is_list = entry.get("ContextKeyType", "string").endswith("List")
+    return values if is_list or len(values) != 1 else values[0]
+
+
+def _simulate(scene: _Scene, members: Members) -> Output:
+    pairs = [
+        (action, resource)
+        for action in members["ActionNames"]
+        for resource in members.get("ResourceArns") or ["*"]
+    ]
+    numbered = [(f"{number:06}", pair) for number, pair in enumerate(pairs)]
+    shown, more = page(numbered, members, lambda each: each[0])
+    return {"EvaluationResults": [_result(scene, *pair) for _, pair in shown], **more}
+
+
+def _result(scene: _Scene, action: str, resource: str) -> Output:
+    decision = policy.evaluate(
+        policy.Request(action, resource, scene.caller, scene.context),
+        identity=scene.identity,
+        boundary=scene.boundary,
+        resource=scene.resource,
+        resource_account_id=scene.resource_account_id,
+    )
+    return {
+        "EvalActionName": action,
+        "EvalResourceName": resource,
+        "EvalDecision": _word(decision),
+        "MatchedStatements": [{"SourcePolicyId": decision.statement.policy}] if decision.statement else [],
+        "MissingContextValues": _missing(scene, action),
+    }
+
+
+def _word(decision: Decision) -> str:
+    if decision.allowed:
+        return "allowed"
+    return "explicitDeny" if decision.explicit else "implicitDeny"
+
+
+def _missing(scene: _Scene, action: str) -> list[str]:
+    """Context keys that the policies ask of this action and that were not given."""
+    policies = [*scene.identity, *(each for each in (scene.boundary, scene.resource) if each)]
+    wanted = {
+        key
+        for each in policies
+        for statement in each.statements
+        if statement.covers(action.lower())
+        for key in statement.request_keys
+    }
+    return sorted(wanted - {key.lower() for key in scene.context})
+
+
+OPERATIONS: Mapping[str, Handler[Call]] = {
+    "SimulateCustomPolicy": simulate_custom_policy,
+    "SimulatePrincipalPolicy": simulate_principal_policy,
+}

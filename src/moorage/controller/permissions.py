@@ -1,0 +1,144 @@
+"""Who may do what with identities: decided here, where it is known which identity a request is about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moorage.auth import policy
+from moorage.auth.identities import Identity, Role, User
+from moorage.auth.policy import CallerKind, PolicyKind
+from moorage.errors import AccessDeniedException, NoSuchEntity, UnrecognizedClientException
+from moorage.storage.identities import IdentityStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requester:
+    """Who calls, as the gateway has verified it.
+
+    Of temporary credentials come, as in `moorage.auth.sessions.Session`, `identity_arn` (of others it is the
+    principal itself) and what begins with `session_`. `context` are the condition keys that the gateway knows, such
+    as `aws:SourceIp`.
+    """
+
+    account_id: str
+    principal_arn: str
+    user_id: str
+    identity_arn: str = ""
+    is_session: bool = False
+    session_policy: str | None = None
+    session_policy_arns: Sequence[str] = ()
+    session_tags: Mapping[str, str] = field(default_factory=dict)
+    context: policy.Context = field(default_factory=dict)
+
+    @property
+    def is_root(self) -> bool:
+        return (self.identity_arn or self.principal_arn).endswith(":root")
+
+    @property
+    def is_role(self) -> bool:
+        return ":assumed-role/" in self.principal_arn
+
+    @property
+    def identity_name(self) -> str:
+        """Of the user or role, without its path."""
+        return (self.identity_arn or self.principal_arn).rpartition("/")[2]
+
+
+class Permissions:
+    def __init__(self, store: IdentityStore) -> None:
+        self._store = store
+
+    async def check(
+        self,
+        requester: Requester,
+        action: str,
+        resource: str,
+        *,
+        context: policy.Context | None = None,
+        resource_policy: policy.Policy | None = None,
+        resource_account_id: str | None = None,
+    ) -> None:
+        """Return if the request is allowed.
+
+        Raises:
+            AccessDeniedException: it is not; the message says which kind of policy refuses it.
+            UnrecognizedClientException: the requester's user or role is no more.
+        """
+        identity = await self._identity(requester)
+        request = policy.Request(
+            action=action,
+            resource=resource,
+            principal=caller(requester, identity),
+            context={**requester.context, **(context or {})},
+        )
+        decision = policy.evaluate(
+            request,
+            identity=await self._policies(identity),
+            session=await self._session_policies(requester),
+            resource=resource_policy,
+            resource_account_id=resource_account_id or requester.account_id,
+        )
+        if not decision.allowed:
+            raise AccessDeniedException(policy.denial_message(request, decision))
+
+    async def _identity(self, requester: Requester) -> Identity | None:
+        """The user or role; None for a root.
+
+        An identity made anew under the same name is another one.
+        """
+        if requester.is_root:
+            return None
+        kind: type[User] | type[Role] = Role if requester.is_role else User
+        try:
+            found = await self._store.get(kind, requester.account_id, requester.identity_name)
+        except NoSuchEntity:
+            raise _unknown() from None
+        if found.identity_id != requester.user_id.partition(":")[0]:
+            raise _unknown()
+        return found
+
+    async def _policies(self, identity: Identity | None) -> list[policy.Policy]:
+        if identity is None:
+            return []
+        documents = await self._store.documents(type(identity), identity.account_id, identity.name)
+        return compiled(documents)
+
+    async def _session_policies(self, requester: Requester) -> list[policy.Policy] | None:
+        if requester.session_policy is None and not requester.session_policy_arns:
+            return None
+        documents = {}
+        if requester.session_policy is not None:
+            documents["session policy"] = requester.session_policy
+        for arn in requester.session_policy_arns:
+            try:
+                documents[arn] = (await self._store.policy(requester.account_id, arn)).document
+            except NoSuchEntity:
+                continue  # it was deleted since; what it allowed is not allowed any more
+        return compiled(documents)
+
+
+def _unknown() -> UnrecognizedClientException:
+    return UnrecognizedClientException("The security token included in the request is invalid.")
+
+
+def compiled(documents: Mapping[str, str]) -> list[policy.Policy]:
+    """Identity-based policies that were checked when they were stored."""
+    return [
+        policy.compile_policy(document, name=name, kind=PolicyKind.IDENTITY)
+        for name, document in documents.items()
+    ]
+
+
+def caller(requester: Requester, identity: Identity | None) -> policy.Caller:
+    """The requester as policies see it; a session's tags count over those of its role."""
+    kinds = {User: CallerKind.USER, Role: CallerKind.ASSUMED_ROLE}
+    return policy.Caller(
+        arn=requester.principal_arn,
+        account_id=requester.account_id,
+        kind=kinds[type(identity)] if identity else CallerKind.ROOT,
+        user_id=requester.user_id,
+        user_name=identity.name if isinstance(identity, User) else None,
+        role_name=identity.name if isinstance(identity, Role) else None,
+        session_name=requester.user_id.partition(":")[2] or None,
+        tags={**(identity.tags if identity else {}), **requester.session_tags},
+        entity_arn=identity.arn if identity else None,
+    )

@@ -1,0 +1,397 @@
+"""IAM, called and read by botocore."""
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from botocore.exceptions import ClientError
+
+from moorage.auth.identities import User
+from moorage.controller.iam import OPERATIONS, Iam
+from moorage.controller.permissions import Requester
+from moorage.storage.identities import IdentityStore
+
+from .identities import ACCOUNT, ADMIN, NOW, OTHER_ROOT, ROOT, identity_store, user
+from .query_client import QueryClient, code
+
+
+def allow(*actions: str, resource: str = "*", **more: Any) -> str:
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": resource, **more}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}],
+    }
+)
+POLICY = allow("sagemaker:InvokeEndpoint")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[IdentityStore]:
+    async with identity_store(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def iam(store: IdentityStore) -> QueryClient:
+    return QueryClient("iam", Iam(store, clock=lambda: NOW), ROOT)
+
+
+def as_(iam: QueryClient, requester: Requester) -> QueryClient:
+    return dataclasses.replace(iam, requester=requester)
+
+
+# --- Users and roles -----------------------------------------------------------------------------------
+
+
+async def test_a_user_from_its_making_to_its_end(iam: QueryClient) -> None:
+    tags = [{"Key": "team", "Value": "red"}]
+    made = (await iam.call("CreateUser", UserName="Ann", Path="/ops/", Tags=tags))["User"]
+    assert made["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/ops/Ann"
+    assert made["UserId"].startswith("AIDA")
+    assert len(made["UserId"]) == 21
+    assert made["CreateDate"] == NOW
+    assert (await iam.call("GetUser", UserName="Ann"))["User"] == made
+    assert made["Tags"] == tags
+    await iam.call("UpdateUser", UserName="Ann", NewUserName="Anna", NewPath="/")
+    (listed,) = (await iam.call("ListUsers"))["Users"]
+    assert (listed["UserName"], listed["Path"], listed["UserId"]) == ("Anna", "/", made["UserId"])
+    assert "Tags" not in listed
+    await iam.call("DeleteUser", UserName="Anna")
+    assert (await iam.call("ListUsers")) == {"Users": [], "IsTruncated": False}
+
+
+async def test_a_role_from_its_making_to_its_end(iam: QueryClient) -> None:
+    made = (await iam.call("CreateRole", RoleName="r", AssumeRolePolicyDocument=TRUST, Description="d"))[
+        "Role"
+    ]
+    assert made["Arn"] == f"arn:aws:iam::{ACCOUNT}:role/r"
+    assert made["RoleId"].startswith("AROA")
+    assert unquote(made["AssumeRolePolicyDocument"]) == TRUST
+    assert (made["MaxSessionDuration"], made["Description"]) == (3600, "d")
+    await iam.call("UpdateRole", RoleName="r", MaxSessionDuration=7200)
+    other = TRUST.replace(ACCOUNT, "444455556666")
+    await iam.call("UpdateAssumeRolePolicy", RoleName="r", PolicyDocument=other)
+    found = (await iam.call("GetRole", RoleName="r"))["Role"]
+    assert unquote(found["AssumeRolePolicyDocument"]) == other
+    assert (found["MaxSessionDuration"], found["Description"]) == (7200, "d")
+    assert [each["RoleName"] for each in (await iam.call("ListRoles"))["Roles"]] == ["r"]
+    await iam.call("DeleteRole", RoleName="r")
+    with pytest.raises(ClientError) as caught:
+        await iam.call("GetRole", RoleName="r")
+    assert code(caught.value) == ("NoSuchEntity", 404)
+    assert caught.value.response["Error"]["Message"] == "The role with name r cannot be found."
+
+
+@pytest.mark.parametrize("kind", ["User", "Role"])
+async def test_tags(iam: QueryClient, kind: str) -> None:
+    named = {f"{kind}Name": "x"}
+    more = {"AssumeRolePolicyDocument": TRUST} if kind == "Role" else {}
+    await iam.call(f"Create{kind}", **named, **more)
+    await iam.call(f"Tag{kind}", **named, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": ""}])
+    await iam.call(f"Tag{kind}", **named, Tags=[{"Key": "A", "Value": "2"}])
+    await iam.call(f"Untag{kind}", **named, TagKeys=["b", "absent"])
+    assert (await iam.call(f"List{kind}Tags", **named))["Tags"] == [{"Key": "A", "Value": "2"}]
+    with pytest.raises(ClientError, match="Duplicate tag keys"):
+        await iam.call(f"Tag{kind}", **named, Tags=[{"Key": "a", "Value": "1"}, {"Key": "A", "Value": "1"}])
+    for start in (0, 25):
+        tags = [{"Key": f"k{n}", "Value": ""} for n in range(start, start + 25)]
+        if start:
+            with pytest.raises(ClientError, match="maximum limit: 50"):
+                await iam.call(f"Tag{kind}", **named, Tags=tags)
+        else:
+            await iam.call(f"Tag{kind}", **named, Tags=tags)
+
+
+async def test_lists_come_in_pages(iam: QueryClient) -> None:
+    for number in range(5):
+        await iam.call("CreateUser", UserName=f"u{number}", Path="/p/" if number else "/")
+    found, marker = [], {}
+    while True:
+        reply = await iam.call("ListUsers", MaxItems=2, PathPrefix="/p/", **marker)
+        found.append([each["UserName"] for each in reply["Users"]])
+        if not reply["IsTruncated"]:
+            break
+        marker = {"Marker": reply["Marker"]}
+    assert found == [["u1", "u2"], ["u3", "u4"]]
+    with pytest.raises(ClientError, match="Invalid Marker"):
+        await iam.call("ListUsers", Marker="!")
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "expected"),
+    [
+        ("CreateUser", {"UserName": "ANN"}, ("EntityAlreadyExists", 409)),
+        ("CreateUser", {"UserName": "a b"}, ("ValidationError", 400)),
+        ("CreateUser", {"UserName": "x", "Path": "no"}, ("ValidationError", 400)),
+        ("CreateUser", {"UserName": "x", "PermissionsBoundary": ADMIN}, ("InvalidInput", 400)),
+        ("DeleteUser", {"UserName": "bob"}, ("NoSuchEntity", 404)),
+        ("ListUsers", {"MaxItems": 1001}, ("ValidationError", 400)),
+        (
+            "CreateRole",
+            {"RoleName": "r", "AssumeRolePolicyDocument": POLICY},
+            ("MalformedPolicyDocument", 400),
+        ),
+        ("CreateRole", {"RoleName": "r", "AssumeRolePolicyDocument": "{"}, ("MalformedPolicyDocument", 400)),
+        (
+            "PutUserPolicy",
+            {"UserName": "ann", "PolicyName": "p", "PolicyDocument": "{}"},
+            ("MalformedPolicyDocument", 400),
+        ),
+        (
+            "PutUserPolicy",
+            {"UserName": "ann", "PolicyName": "p", "PolicyDocument": allow(*["a:bcdefghij"] * 200)},
+            ("LimitExceeded", 409),
+        ),
+        ("GetUserPolicy", {"UserName": "ann", "PolicyName": "p"}, ("NoSuchEntity", 404)),
+        ("AttachUserPolicy", {"UserName": "ann", "PolicyArn": f"{ADMIN}s"}, ("NoSuchEntity", 404)),
+        ("DeletePolicy", {"PolicyArn": ADMIN}, ("AccessDenied", 403)),
+        ("GetPolicyVersion", {"PolicyArn": ADMIN, "VersionId": "v2"}, ("NoSuchEntity", 404)),
+        ("CreateGroup", {"GroupName": "g"}, ("InvalidAction", 400)),
+        ("CreateServiceLinkedRole", {"AWSServiceName": "x"}, ("InvalidAction", 400)),
+    ],
+)
+async def test_errors_have_iams_codes_and_statuses(
+    iam: QueryClient, operation: str, members: dict[str, Any], expected: tuple[str, int]
+) -> None:
+    await iam.call("CreateUser", UserName="Ann")
+    await iam.call("CreateUser", UserName="ann2")
+    await iam.call("UpdateUser", UserName="Ann", NewUserName="ann")
+    with pytest.raises(ClientError) as caught:
+        await iam.call(operation, **members)
+    assert code(caught.value) == expected
+
+
+async def test_forms_that_name_no_operation(iam: QueryClient) -> None:
+    for body in (b"", b"Action=Fly&Version=2010-05-08", b"Action=\xff"):
+        status, _, reply = await iam.api.answer(body, ROOT, "r")
+        assert status == 400
+        assert b'<ErrorResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/">' in reply
+
+
+# --- Access keys ---------------------------------------------------------------------------------------
+
+
+async def test_access_keys_of_a_user(iam: QueryClient, store: IdentityStore) -> None:
+    await iam.call("CreateUser", UserName="ann")
+    key = (await iam.call("CreateAccessKey", UserName="ann"))["AccessKey"]
+    assert (key["UserName"], key["Status"], len(key["SecretAccessKey"])) == ("ann", "Active", 40)
+    assert (await store.snapshot())["access_keys"][key["AccessKeyId"]]["secret"] == key["SecretAccessKey"]
+    await iam.call("UpdateAccessKey", UserName="ann", AccessKeyId=key["AccessKeyId"], Status="Inactive")
+    (listed,) = (await iam.call("ListAccessKeys", UserName="ann"))["AccessKeyMetadata"]
+    assert (listed["AccessKeyId"], listed["Status"]) == (key["AccessKeyId"], "Inactive")
+    assert "SecretAccessKey" not in listed
+    used = await iam.call("GetAccessKeyLastUsed", AccessKeyId=key["AccessKeyId"])
+    assert used == {"UserName": "ann", "AccessKeyLastUsed": {"ServiceName": "N/A", "Region": "N/A"}}
+    await iam.call("CreateAccessKey", UserName="ann")
+    with pytest.raises(ClientError) as caught:
+        await iam.call("CreateAccessKey", UserName="ann")
+    assert code(caught.value) == ("LimitExceeded", 409)
+    with pytest.raises(ClientError) as caught:
+        await iam.call("DeleteUser", UserName="ann")
+    assert code(caught.value) == ("DeleteConflict", 409)
+    await iam.call("DeleteAccessKey", UserName="ann", AccessKeyId=key["AccessKeyId"])
+    with pytest.raises(ClientError, match="cannot be found"):
+        await iam.call("DeleteAccessKey", UserName="ann", AccessKeyId=key["AccessKeyId"])
+
+
+async def test_without_a_name_it_is_the_requester(iam: QueryClient, store: IdentityStore) -> None:
+    assert (await iam.call("GetUser"))["User"]["Arn"] == ROOT.principal_arn
+    key = (await iam.call("CreateAccessKey"))["AccessKey"]
+    assert (await store.access_key(key["AccessKeyId"])).user_name is None
+    ann = as_(iam, await user(store, "ann", path="/ops/", document=allow("iam:*")))
+    assert (await ann.call("GetUser"))["User"]["UserName"] == "ann"
+    assert (await ann.call("CreateAccessKey"))["AccessKey"]["UserName"] == "ann"
+    assert len((await ann.call("ListAccessKeys"))["AccessKeyMetadata"]) == 1
+
+
+# --- Policies ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["User", "Role"])
+async def test_policies_of_an_identity(iam: QueryClient, kind: str) -> None:
+    named = {f"{kind}Name": "x"}
+    more = {"AssumeRolePolicyDocument": TRUST} if kind == "Role" else {}
+    await iam.call(f"Create{kind}", **named, **more)
+    await iam.call(f"Put{kind}Policy", **named, PolicyName="p", PolicyDocument=POLICY)
+    found = await iam.call(f"Get{kind}Policy", **named, PolicyName="p")
+    assert json.loads(unquote(found["PolicyDocument"])) == json.loads(POLICY)
+    assert (await iam.call(f"List{kind}Policies", **named))["PolicyNames"] == ["p"]
+    await iam.call(f"Attach{kind}Policy", **named, PolicyArn=ADMIN)
+    attached = (await iam.call(f"ListAttached{kind}Policies", **named))["AttachedPolicies"]
+    assert attached == [{"PolicyName": "AdministratorAccess", "PolicyArn": ADMIN}]
+    with pytest.raises(ClientError) as caught:
+        await iam.call(f"Delete{kind}", **named)
+    assert code(caught.value) == ("DeleteConflict", 409)
+    await iam.call(f"Detach{kind}Policy", **named, PolicyArn=ADMIN)
+    await iam.call(f"Delete{kind}Policy", **named, PolicyName="p")
+    await iam.call(f"Delete{kind}", **named)
+
+
+async def test_managed_policies(iam: QueryClient) -> None:
+    made = (await iam.call("CreatePolicy", PolicyName="p", Path="/t/", PolicyDocument=POLICY))["Policy"]
+    arn = made["Arn"]
+    assert arn == f"arn:aws:iam::{ACCOUNT}:policy/t/p"
+    assert (made["DefaultVersionId"], made["AttachmentCount"]) == ("v1", 0)
+    await iam.call("CreateUser", UserName="ann")
+    await iam.call("AttachUserPolicy", UserName="ann", PolicyArn=arn)
+    assert (await iam.call("GetPolicy", PolicyArn=arn))["Policy"]["AttachmentCount"] == 1
+    version = (await iam.call("GetPolicyVersion", PolicyArn=arn, VersionId="v1"))["PolicyVersion"]
+    assert unquote(version["Document"]) == POLICY
+    assert [
+        each["VersionId"] for each in (await iam.call("ListPolicyVersions", PolicyArn=arn))["Versions"]
+    ] == ["v1"]
+
+    async def names(**members: Any) -> list[str]:
+        return [each["PolicyName"] for each in (await iam.call("ListPolicies", **members))["Policies"]]
+
+    assert await names(Scope="Local") == ["p"]
+    assert await names(OnlyAttached=True) == ["p"]
+    assert await names(PathPrefix="/t/") == ["p"]
+    assert len(await names()) == 5
+    assert "AmazonSageMakerFullAccess" in await names(Scope="AWS")
+    with pytest.raises(ClientError, match="attached to entities"):
+        await iam.call("DeletePolicy", PolicyArn=arn)
+    await iam.call("DetachUserPolicy", UserName="ann", PolicyArn=arn)
+    await iam.call("DeletePolicy", PolicyArn=arn)
+
+
+async def test_aws_managed_policies_compile(iam: QueryClient) -> None:
+    for policy in (await iam.call("ListPolicies", Scope="AWS"))["Policies"]:
+        version = await iam.call("GetPolicyVersion", PolicyArn=policy["Arn"], VersionId="v1")
+        document = unquote(version["PolicyVersion"]["Document"])
+        reply = await iam.call("SimulateCustomPolicy", PolicyInputList=[document], ActionNames=["ec2:Fly"])
+        expected = "allowed" if policy["Arn"] == ADMIN else "implicitDeny"
+        assert reply["EvaluationResults"][0]["EvalDecision"] == expected
+
+
+# --- Permissions ---------------------------------------------------------------------------------------
+
+
+async def test_who_may_not_is_told_so_and_no_more(iam: QueryClient, store: IdentityStore) -> None:
+    ann = as_(iam, await user(store, "ann"))
+    for operation, members in (
+        ("GetUser", {"UserName": "bob"}),
+        ("CreateUser", {"UserName": "ann"}),
+        ("CreateAccessKey", {}),
+        ("ListUsers", {}),
+        ("AttachUserPolicy", {"UserName": "ann", "PolicyArn": ADMIN}),
+        ("PutUserPolicy", {"UserName": "ann", "PolicyName": "p", "PolicyDocument": "{}"}),
+        ("ListPolicies", {}),
+        ("SimulateCustomPolicy", {"PolicyInputList": [POLICY], "ActionNames": ["a:b"]}),
+        ("GetAccessKeyLastUsed", {"AccessKeyId": "AKIA" + "A" * 16}),
+    ):
+        with pytest.raises(ClientError) as caught:
+            await ann.call(operation, **members)
+        assert code(caught.value) == ("AccessDenied", 403), operation
+
+
+async def test_every_operation_asks_for_permission(iam: QueryClient, store: IdentityStore) -> None:
+    """With members that are right for all of them; none may answer someone without any permission."""
+    ann = await user(store, "ann")
+    members = (
+        f"UserName=ann&RoleName=r&PolicyName=p&PolicyArn={ADMIN}&VersionId=v1&AccessKeyId=AKIAAAAAAAAAAAAAAAAA"
+        f"&Status=Active&PolicySourceArn={ann.principal_arn}&ActionNames.member.1=a:b&TagKeys.member.1=a"
+        "&Tags.member.1.Key=a&Tags.member.1.Value=b&PolicyDocument=d&AssumeRolePolicyDocument=d"
+        "&PolicyInputList.member.1=d"
+    )
+    for operation in OPERATIONS:
+        status, _, reply = await iam.api.answer(f"Action={operation}&{members}".encode(), ann, "r")
+        assert (status, b"<Code>AccessDenied</Code>" in reply) == (403, True), (operation, reply)
+
+
+async def test_permission_is_for_the_very_resource(iam: QueryClient, store: IdentityStore) -> None:
+    document = allow("iam:GetUser", "iam:CreateUser", resource=f"arn:aws:iam::{ACCOUNT}:user/team/*")
+    ann = as_(iam, await user(store, "ann", document=document))
+    await user(store, "bob", path="/team/")
+    assert (await ann.call("GetUser", UserName="bob"))["User"]["Path"] == "/team/"
+    await ann.call("CreateUser", UserName="carl", Path="/team/")
+    with pytest.raises(ClientError, match=r"not authorized to perform: iam:GetUser on resource: .*:user/ann"):
+        await ann.call("GetUser")
+    with pytest.raises(ClientError, match="not authorized"):
+        await ann.call("CreateUser", UserName="dora")
+
+
+async def test_a_user_made_anew_is_another_one(iam: QueryClient, store: IdentityStore) -> None:
+    ann = await user(store, "ann")
+    await store.delete(User, ACCOUNT, "ann")
+    for _ in range(2):
+        with pytest.raises(ClientError) as caught:
+            await as_(iam, ann).call("ListUsers")
+        assert code(caught.value) == ("InvalidClientTokenId", 403)
+        if not await store.find(User, ACCOUNT):
+            await user(store, "ann", document=allow("iam:*"))
+
+
+async def test_a_session_policy_limits(iam: QueryClient, store: IdentityStore) -> None:
+    ann = await user(store, "ann", document=allow("iam:*"))
+    limited = dataclasses.replace(ann, is_session=True, session_policy=allow("iam:ListUsers"))
+    await as_(iam, limited).call("ListUsers")
+    with pytest.raises(ClientError, match="no session policy allows"):
+        await as_(iam, limited).call("ListRoles")
+    limited = dataclasses.replace(ann, is_session=True, session_policy_arns=["arn:aws:iam::aws:policy/Gone"])
+    with pytest.raises(ClientError, match="no session policy allows"):
+        await as_(iam, limited).call("ListUsers")
+
+
+async def test_accounts_do_not_see_each_other(iam: QueryClient) -> None:
+    await iam.call("CreateUser", UserName="ann")
+    arn = (await iam.call("CreatePolicy", PolicyName="p", PolicyDocument=POLICY))["Policy"]["Arn"]
+    key = (await iam.call("CreateAccessKey", UserName="ann"))["AccessKey"]["AccessKeyId"]
+    other = as_(iam, OTHER_ROOT)
+    assert (await other.call("ListUsers"))["Users"] == []
+    for operation, members in (
+        ("GetUser", {"UserName": "ann"}),
+        ("GetPolicy", {"PolicyArn": arn}),
+        ("DeletePolicy", {"PolicyArn": arn}),
+        ("GetAccessKeyLastUsed", {"AccessKeyId": key}),
+    ):
+        with pytest.raises(ClientError):
+            await other.call(operation, **members)
+    assert (await iam.call("GetPolicy", PolicyArn=arn))["Policy"]["Arn"] == arn
+
+
+# --- Simulation ----------------------------------------------------------------------------------------
+
+
+async def test_a_users_permissions_are_simulated(iam: QueryClient, store: IdentityStore) -> None:
+    deny = json.dumps(
+        {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:Put*", "Resource": "*"}}
+    )
+    conditional = allow("s3:Get*", Condition={"StringEquals": {"aws:RequestedRegion": "eu-west-1"}})
+    await user(store, "ann", document=conditional)
+    await store.put_inline_policy(User, ACCOUNT, "ann", "deny", deny)
+    arn = f"arn:aws:iam::{ACCOUNT}:user/ann"
+
+    async def simulate(**members: Any) -> list[dict[str, Any]]:
+        reply = await iam.call("SimulatePrincipalPolicy", PolicySourceArn=arn, **members)
+        found: list[dict[str, Any]] = reply["EvaluationResults"]
+        return found
+
+    actions = ["s3:GetObject", "s3:PutObject", "sqs:SendMessage"]
+    results = await simulate(ActionNames=actions)
+    assert [each["EvalDecision"] for each in results] == ["implicitDeny", "explicitDeny", "implicitDeny"]
+    assert results[0]["MissingContextValues"] == ["aws:requestedregion"]
+    assert results[1]["MatchedStatements"][0]["SourcePolicyId"] == f"{arn}/policy/deny"
+    region = {
+        "ContextKeyName": "aws:RequestedRegion",
+        "ContextKeyValues": ["eu-west-1"],
+        "ContextKeyType": "string",
+    }
+    results = await simulate(ActionNames=actions, ContextEntries=[region], ResourceArns=["arn:aws:s3:::a/b"])
+    assert [each["EvalDecision"] for each in results] == ["allowed", "explicitDeny", "implicitDeny"]
+    results = await simulate(ActionNames=["sqs:SendMessage"], PolicyInputList=[allow("sqs:*")])
+    assert results[0]["EvalDecision"] == "allowed"
+    reply = await iam.call("SimulatePrincipalPolicy", PolicySourceArn=arn, ActionNames=actions, MaxItems=2)
+    assert (len(reply["EvaluationResults"]), reply["IsTruncated"]) == (2, True)
+    with pytest.raises(ClientError, match="Invalid Entity Arn"):
+        await iam.call(
+            "SimulatePrincipalPolicy", PolicySourceArn="arn:aws:iam::1:root/xxxx", ActionNames=["a:b"]
+        )
