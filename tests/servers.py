@@ -19,6 +19,8 @@ from moorage.auth.credentials import AccessKey, read_root_key
 
 ACCOUNT = "000000000000"
 MODELHOST = "moorage/modelhost"
+ISOLATION = os.environ.get("TEST_CONTAINER_ISOLATION", "none")
+"""Of servers that say nothing of it: many tests exchange process ids and files with their models."""
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/test"
 
 
@@ -38,7 +40,7 @@ class MoorageServer:
     ) -> None:
         self.data_dir = data_dir
         self._arguments = arguments
-        self._settings = settings
+        self._settings = {"container_isolation": ISOLATION, **settings}
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
         self.url = ""

@@ -8,10 +8,11 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shlex
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,28 @@ class Settings:
     )
     stop_timeout_seconds: float = setting(
         30.0, "Time between SIGTERM and SIGKILL for a container.", least=0.1, most=3600
+    )
+    container_user: str = setting(
+        "",
+        "Who containers run as: NAME or UID[:GID]; empty: as root one for each variant, else the server's.",
+    )
+    container_isolation: str = setting(
+        "auto", "A file system view of their own for containers: auto, bubblewrap (it must work) or none."
+    )
+    container_readable_paths: str = setting(
+        "", "What else containers under bubblewrap may read: absolute paths with colons between."
+    )
+    container_max_open_files: int = setting(
+        65536, "Most open files of a container's process; 0: no other limit.", least=0, most=2**20
+    )
+    container_max_processes: int = setting(
+        4096, "Most processes and threads of a container's user; 0: no other limit.", least=0, most=2**22
+    )
+    container_max_memory_bytes: int = setting(
+        0, "Most memory a container's process may allocate; 0: no other limit.", least=0, most=2**50
+    )
+    container_max_file_bytes: int = setting(
+        0, "Largest file a container may write; 0: no other limit, else from 256 MiB.", least=0, most=2**50
     )
     max_model_bytes: int = setting(50 * 1024 * MIB, "Largest unpacked model, in bytes.", least=1, most=2**50)
     async_concurrency: int = setting(
@@ -241,6 +264,8 @@ def _convert(key: str, value: Any, source: str) -> Any:
         raise SettingsError(
             f"setting 'secret_key' in {source} must have at least {_LEAST_SECRET_KEY} characters"
         )
+    if key in _CONTAINER_CHECKS and not _CONTAINER_CHECKS[key][0](converted):
+        raise SettingsError(f"setting {key!r} in {source} must be {_CONTAINER_CHECKS[key][1]}, not {value!r}")
     if key == "sns_endpoint" and converted and not _is_http_url(converted):
         raise SettingsError(
             f"setting 'sns_endpoint' in {source} must be a URL (http:// or https://), not {value!r}"
@@ -290,6 +315,29 @@ def _is_http_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+_LEAST_FILE_BYTES = 256 * MIB
+"""More than the log of a container, which is a file that it writes."""
+
+_CONTAINER_CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "container_user": (
+        re.compile(r"|[a-z_][a-z0-9_.-]*\$?(:\d{1,10})?|\d{1,10}(:\d{1,10})?").fullmatch,
+        "a user's name or UID[:GID]",
+    ),
+    "container_isolation": (
+        frozenset({"auto", "bubblewrap", "none"}).__contains__,
+        "auto, bubblewrap or none",
+    ),
+    "container_readable_paths": (
+        lambda text: all(path.startswith("/") for path in text.split(":") if path),
+        "absolute paths with colons between",
+    ),
+    "container_max_file_bytes": (
+        lambda size: size == 0 or size >= _LEAST_FILE_BYTES,
+        f"0 or at least {_LEAST_FILE_BYTES}",
+    ),
+}
 
 
 def _describe(spec: "dataclasses.Field[Any]") -> str:

@@ -5,6 +5,8 @@ endpoint (`Endpoint.deployed`): what a running endpoint is does not change when 
 """
 
 import asyncio
+import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -166,14 +168,15 @@ class InstanceWorkshop:
         instance_id = f"i-{uuid.uuid4().hex[:17]}"
         base_dir = self.directory(instance_id)
         environment = dict(plan.container.get("Environment", {}))
+        cache_dir = ""
         try:
             (base_dir / "model").mkdir(parents=True)
             await self._fetch_model(plan, base_dir)
             if image.is_model_host:
                 await self._fetch_submitted_code(plan, environment, base_dir)
-                environment.setdefault(
-                    "MOORAGE_ENVIRONMENTS_DIR", str(self._settings.data_dir / "environments")
-                )
+                cache_dir = self._cache_directory(endpoint, plan)
+                environment["MOORAGE_ENVIRONMENTS_DIR"] = cache_dir
+            await asyncio.to_thread(_let_everyone_read, base_dir)
         except OSError as error:
             await self.discard(instance_id)
             raise DeploymentFailed(
@@ -199,8 +202,14 @@ class InstanceWorkshop:
                     "ContainerStartupHealthCheckTimeoutInSeconds", self._settings.startup_timeout_seconds
                 )
             ),
+            cache_dir=cache_dir,
             keep_trying=keep_trying,
         )
+
+    def _cache_directory(self, endpoint: Endpoint, plan: VariantPlan) -> str:
+        """Of one variant alone: what a model installs there could be anything, and others would run it."""
+        name = f"{endpoint.account_id}/{endpoint.name}/{plan.name}"
+        return str(self._settings.data_dir / "environments" / hashlib.sha256(name.encode()).hexdigest()[:16])
 
     def directory(self, instance_id: str) -> Path:
         return self._settings.data_dir / "instances" / instance_id
@@ -291,6 +300,16 @@ class InstanceWorkshop:
         if url.startswith("s3://"):
             await self._fetch_archive(plan, url, base_dir / "code")
             environment["SAGEMAKER_SUBMIT_DIRECTORY"] = str(base_dir / "code")
+
+
+def _let_everyone_read(directory: Path) -> None:
+    """A container may run as another user. That nobody else gets here is up to the directory's own mode."""
+    for parent, _, names in os.walk(directory):
+        Path(parent).chmod(0o755)
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & 0o755 | 0o444)
 
 
 def log_directory(settings: Settings, account_id: str, endpoint_name: str) -> Path:

@@ -31,6 +31,8 @@ class InstanceSpec:
     base_dir: str
     log_file: str
     startup_timeout_seconds: float
+    cache_dir: str = ""
+    """What the instances of a variant share and find again at their next start; empty: nothing."""
     keep_trying: bool = False
     """Restart with backoff even when the instance dies before it was ever healthy (after a restart of
     the platform: the endpoint worked before, so its failing now is no verdict on it)."""

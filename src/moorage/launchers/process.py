@@ -25,6 +25,7 @@ from typing import Any, Final
 from moorage.launchers import failure, lifecycle, procfs
 from moorage.launchers.base import InstanceSpec, InstanceState, InstanceStatus, LauncherError
 from moorage.launchers.board import StateBoard
+from moorage.launchers.isolation import NO_ISOLATION, Isolation
 from moorage.launchers.leader import CannotStart, Leader, start_leader
 from moorage.launchers.lifecycle import Health, PingOutcome
 from moorage.launchers.log_file import LogFile
@@ -57,7 +58,7 @@ class ProcessLauncher:
 
     A container that answers /ping with an error, or not at all because its port is closed, is replaced after
     `unhealthy_after` such pings in a row; one that just does not answer in time (it may be busy) after
-    `silent_seconds`. A log that grows past `log_limit_bytes` is moved to `<log>.1`.
+    `silent_seconds`. A log that grows past `log_limit_bytes` is moved to `<log>.1`. `isolation` fences containers in.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ProcessLauncher:
         unhealthy_after: int = 3,
         silent_seconds: float = 180.0,
         log_limit_bytes: int = 100 * _MIB,
+        isolation: Isolation = NO_ISOLATION,
     ) -> None:
         self.marker = marker
         self.host = host
@@ -82,6 +84,7 @@ class ProcessLauncher:
         self.unhealthy_after = unhealthy_after
         self.silent_seconds = silent_seconds
         self.log_limit_bytes = log_limit_bytes
+        self.isolation = isolation
         self.board = StateBoard()
         self.ports = Ports(host)
         self.census = _Census()
@@ -136,16 +139,19 @@ class ProcessLauncher:
         """Everything the container sees."""
         base = {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        inside = self.isolation.path_inside
+        base_dir = inside(spec, spec.base_dir)
+        given = {name: inside(spec, value) for name, value in spec.environment.items()}
         fixed = {
             "SAGEMAKER_BIND_TO_HOST": self.host,
             "SAGEMAKER_BIND_TO_PORT": str(port),
             "SAGEMAKER_SAFE_PORT_RANGE": f"{port + 1}-{port + PORTS_PER_INSTANCE - 1}",
-            "SAGEMAKER_BASE_DIR": spec.base_dir,
-            "SM_MODEL_DIR": str(Path(spec.base_dir) / "model"),
+            "SAGEMAKER_BASE_DIR": base_dir,
+            "SM_MODEL_DIR": str(Path(base_dir) / "model"),
             procfs.MARKER_VARIABLE: self.marker,
             procfs.INSTANCE_VARIABLE: spec.instance_id,
         }
-        return base | passed_on | self._common | dict(spec.environment) | fixed
+        return base | passed_on | self.isolation.home_of(spec) | self._common | given | fixed
 
     def _forget(self, instance: "_Instance") -> None:
         if self._instances.get(instance.spec.instance_id) is instance:
@@ -311,7 +317,11 @@ class _Instance:
         try:
             self.log.mark()
             leader = start_leader(
-                self.spec, self._launcher.environment_of(self.spec, port), port=port, log=self.log
+                self.spec,
+                self._launcher.environment_of(self.spec, port),
+                port=port,
+                log=self.log,
+                isolation=self._launcher.isolation,
             )
         except BaseException:
             self._launcher.ports.give_back(port)
