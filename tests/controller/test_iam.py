@@ -319,6 +319,31 @@ async def test_permission_is_for_the_very_resource(iam: QueryClient, store: Iden
         await ann.call("CreateUser", UserName="dora")
 
 
+async def test_permission_may_depend_on_tags_and_policies(iam: QueryClient, store: IdentityStore) -> None:
+    own_team = {"StringEquals": {"aws:ResourceTag/team": "${aws:PrincipalTag/team}"}}
+    await user(store, "bob", tags={"team": "red"})
+    ann = await user(store, "ann", document=allow("iam:GetUser", Condition=own_team), tags={"team": "red"})
+    carl = dataclasses.replace(ann, session_tags={"team": "blue"})
+    await as_(iam, ann).call("GetUser", UserName="bob")
+    with pytest.raises(ClientError, match="not authorized"):
+        await as_(iam, carl).call("GetUser", UserName="bob")
+    read_only = {"ArnEquals": {"iam:PolicyARN": "arn:aws:iam::aws:policy/AmazonSageMakerReadOnly"}}
+    tagged = {"StringEquals": {"aws:RequestTag/team": "red"}}
+    await store.put_inline_policy(
+        User, ACCOUNT, "ann", "own", allow("iam:AttachUserPolicy", Condition=read_only)
+    )
+    await store.put_inline_policy(User, ACCOUNT, "ann", "more", allow("iam:CreateUser", Condition=tagged))
+    attach = {"UserName": "ann", "PolicyArn": "arn:aws:iam::aws:policy/AmazonSageMakerReadOnly"}
+    await as_(iam, ann).call("AttachUserPolicy", **attach)
+    await as_(iam, ann).call("CreateUser", UserName="d", Tags=[{"Key": "team", "Value": "red"}])
+    for operation, members in (
+        ("AttachUserPolicy", {**attach, "PolicyArn": ADMIN}),
+        ("CreateUser", {"UserName": "e"}),
+    ):
+        with pytest.raises(ClientError, match="not authorized"):
+            await as_(iam, ann).call(operation, **members)
+
+
 async def test_a_user_made_anew_is_another_one(iam: QueryClient, store: IdentityStore) -> None:
     ann = await user(store, "ann")
     await store.delete(User, ACCOUNT, "ann")
@@ -391,6 +416,12 @@ async def test_a_users_permissions_are_simulated(iam: QueryClient, store: Identi
     assert results[0]["EvalDecision"] == "allowed"
     reply = await iam.call("SimulatePrincipalPolicy", PolicySourceArn=arn, ActionNames=actions, MaxItems=2)
     assert (len(reply["EvaluationResults"]), reply["IsTruncated"]) == (2, True)
+    with pytest.raises(ClientError, match="cannot be found"):
+        await iam.call(
+            "SimulatePrincipalPolicy",
+            PolicySourceArn="arn:aws:iam::444455556666:user/ann",
+            ActionNames=["a:b"],
+        )
     with pytest.raises(ClientError, match="Invalid Entity Arn"):
         await iam.call(
             "SimulatePrincipalPolicy", PolicySourceArn="arn:aws:iam::1:root/xxxx", ActionNames=["a:b"]

@@ -187,7 +187,7 @@ async def test_secrets_are_sealed_for_their_key(fixture: Fixture) -> None:
     assert secret not in sealed
     snapshot = await fixture.store.snapshot()
     assert snapshot["access_keys"][key.access_key_id]["secret"] == secret
-    with pytest.raises(UnsealError):
+    with pytest.raises(UnsealError, match=f"secret of {key.access_key_id} .* restore the file secret-key"):
         await IdentityStore(fixture.database, Sealer(b"l" * 32)).snapshot()
 
 

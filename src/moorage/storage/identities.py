@@ -5,14 +5,13 @@ what is checked (a name that is free, a key too many, a policy still attached) i
 """
 
 import dataclasses
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, RowMapping, Table, delete, func, insert, literal, select, text, update
+from sqlalchemy import ColumnElement, RowMapping, Table, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,12 +25,12 @@ from moorage.auth.identities import (
     KeyStatus,
     ManagedPolicy,
     User,
-    identity_arn,
     new_access_key_id,
 )
 from moorage.auth.sealing import Sealer
 from moorage.errors import DeleteConflict, EntityAlreadyExists, LimitExceeded, NoSuchEntity
 from moorage.storage.database import Database
+from moorage.storage.identity_snapshot import inline_name, purpose_of_key, read_snapshot
 from moorage.storage.schema import (
     access_keys,
     accounts,
@@ -223,7 +222,7 @@ class IdentityStore:
         values = dataclasses.asdict(record)
         del values["user_name"]
         values["sealed_secret"] = self._sealer.seal(
-            secret.encode(), purpose=_purpose_of_key(record.access_key_id)
+            secret.encode(), purpose=purpose_of_key(record.access_key_id)
         )
         await connection.execute(insert(access_keys).values(**values, identity_id=identity_id))
         return NewAccessKey(record, secret)
@@ -353,68 +352,9 @@ class IdentityStore:
     # --- All of it ---------------------------------------------------------------------------------------
 
     async def snapshot(self) -> dict[str, Any]:
-        """Everything that a gateway needs to verify and authorise, as JSON; secrets are in the clear.
-
-        * `access_keys`: those that are active, by id: `secret`, `account_id`, `principal_arn`, `user_id`.
-        * `identities`: by ARN, roots included: `account_id`, `id`, `kind`, `tags` and `policies`, which are keys of:
-        * `policies`: documents. A managed one's key is its ARN, an inline one's `<identity's ARN>/policy/<name>`.
-        """
+        """Everything that a gateway needs to verify and authorise: see `moorage.storage.identity_snapshot`."""
         async with self._database.read() as connection:
-            if connection.dialect.name == "postgresql":  # SQLite's readers always see one state
-                await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            account_ids = (await connection.scalars(select(accounts.c.account_id))).all()
-            found = (await connection.execute(select(identities))).mappings().all()
-            inline = (await connection.execute(select(inline_policies))).all()
-            attached = (await connection.execute(select(attachments))).all()
-            managed = (await connection.execute(select(managed_policies))).all()
-            keys = (
-                await connection.execute(select(access_keys).where(access_keys.c.status == "Active"))
-            ).all()
-        arns = {row["identity_id"]: _arn(row) for row in found}
-        documents = {arn: json.loads(policy.document) for arn, policy in AWS_MANAGED.items()}
-        documents |= {row.arn: json.loads(row.document) for row in managed}
-        entries: dict[str, dict[str, Any]] = {
-            _root_arn(account_id): {
-                "account_id": account_id,
-                "id": account_id,
-                "kind": "root",
-                "tags": {},
-                "policies": [],
-            }
-            for account_id in account_ids
-        }
-        entries |= {
-            arns[row["identity_id"]]: {
-                "account_id": row["account_id"],
-                "id": row["identity_id"],
-                "kind": row["kind"],
-                "tags": row["tags"],
-                "policies": [],
-            }
-            for row in found
-        }
-        for row in attached:
-            entries[arns[row.identity_id]]["policies"].append(row.policy_arn)
-        for row in inline:
-            key = inline_name(arns[row.identity_id], row.name)
-            documents[key] = json.loads(row.document)
-            entries[arns[row.identity_id]]["policies"].append(key)
-        return {
-            "access_keys": {
-                row.access_key_id: {
-                    "secret": self._secret(row.access_key_id, row.sealed_secret),
-                    "account_id": row.account_id,
-                    "principal_arn": arns.get(row.identity_id) or _root_arn(row.account_id),
-                    "user_id": row.identity_id or row.account_id,
-                }
-                for row in keys
-            },
-            "identities": entries,
-            "policies": documents,
-        }
-
-    def _secret(self, access_key_id: str, sealed: str) -> str:
-        return self._sealer.unseal(sealed, purpose=_purpose_of_key(access_key_id)).decode()
+            return await read_snapshot(connection, self._sealer)
 
     @asynccontextmanager
     async def _change(self, account_id: str) -> AsyncIterator[AsyncConnection]:
@@ -424,11 +364,6 @@ class IdentityStore:
                 raise _no_such_account(account_id)
             yield connection
         self._on_change()
-
-
-def inline_name(arn: str, policy_name: str) -> str:
-    """What an inline policy of an identity is called beside others."""
-    return f"{arn}/policy/{policy_name}"
 
 
 def no_such_inline_policy(kind: str, policy_name: str) -> NoSuchEntity:
@@ -445,18 +380,6 @@ def _no_such_key(access_key_id: str) -> NoSuchEntity:
 
 def _no_such_policy(arn: str) -> NoSuchEntity:
     return NoSuchEntity(f"Policy {arn} was not found.")
-
-
-def _purpose_of_key(access_key_id: str) -> str:
-    return f"access-key {access_key_id}"
-
-
-def _root_arn(account_id: str) -> str:
-    return f"arn:aws:iam::{account_id}:root"
-
-
-def _arn(row: RowMapping) -> str:
-    return identity_arn(row["kind"], row["account_id"], row["path"], row["name"])
 
 
 def _columns(identity: Identity) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from moorage.auth.identities import Role, User, identity_arn
-from moorage.auth.policy import Policy, PolicyError, PolicyKind, compile_policy
+from moorage.auth.policy import Context, Policy, PolicyError, PolicyKind, compile_policy
 from moorage.controller.permissions import Permissions, Requester
 from moorage.errors import (
     InvalidInput,
@@ -45,25 +45,39 @@ class Call:
     def account_id(self) -> str:
         return self.requester.account_id
 
-    async def check(self, resource: str, **context: str) -> None:
-        """Raises `AccessDeniedException` unless the requester may do this to `resource`. The context's keys are of
-        IAM: `PolicyARN` is `iam:PolicyARN`."""
-        keys = {f"iam:{name}": value for name, value in context.items()}
-        await self.permissions.check(self.requester, f"iam:{self.action}", resource, context=keys)
+    async def check(self, resource: str, context: Context | None = None) -> None:
+        """Raises `AccessDeniedException` unless the requester may do this to `resource`."""
+        await self.permissions.check(self.requester, f"iam:{self.action}", resource, context=context)
 
     def arn(self, kind: str, name: str, path: str = "/") -> str:
         return identity_arn(kind, self.account_id, path, name)
 
-    async def identity(self, kind: type[I], members: Members, **context: str) -> I:
+    async def identity(self, kind: type[I], members: Members) -> I:
         """The user or role that the request names, with which the requester may do this."""
         name = members[NAME[kind.kind]]
+        context = request_context(members)
         try:
             found = await self.store.get(kind, self.account_id, name)
         except NoSuchEntity:
-            await self.check(self.arn(kind.kind, name))  # only who may know is told that there is none
+            await self.check(
+                self.arn(kind.kind, name), context
+            )  # only who may know is told that there is none
             raise
-        await self.check(found.arn, **context)
+        for key, value in found.tags.items():
+            context |= {f"aws:ResourceTag/{key}": value, f"iam:ResourceTag/{key}": value}
+        await self.check(found.arn, context)
         return found
+
+
+def request_context(members: Members) -> dict[str, str | tuple[str, ...]]:
+    """The condition keys that follow from what is asked for."""
+    tags = {tag["Key"]: tag["Value"] for tag in members.get("Tags", ())}
+    context: dict[str, str | tuple[str, ...]] = {f"aws:RequestTag/{key}": tags[key] for key in tags}
+    if keys := (*tags, *members.get("TagKeys", ())):
+        context["aws:TagKeys"] = keys
+    if "PolicyArn" in members:
+        context["iam:PolicyARN"] = members["PolicyArn"]
+    return context
 
 
 # --- Pages ---------------------------------------------------------------------------------------------

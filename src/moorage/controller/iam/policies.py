@@ -14,6 +14,7 @@ from moorage.controller.iam.base import (
     check_size,
     encoded,
     page,
+    request_context,
     tag_list,
     tags_of,
 )
@@ -75,7 +76,7 @@ async def create_policy(call: Call, members: Members) -> Output:
         created=call.time,
         tags=tags_of(members),
     )
-    await call.check(policy.arn)
+    await call.check(policy.arn, request_context(members))
     check_policy(policy.document)
     check_size("PolicySize", MOST_MANAGED, policy.document)
     await call.store.create_policy(policy)
@@ -127,14 +128,14 @@ async def delete_policy(call: Call, members: Members) -> Output:
 
 async def attach(kind: type[I], call: Call, members: Members) -> Output:
     arn = members["PolicyArn"]
-    identity = await call.identity(kind, members, PolicyARN=arn)
+    identity = await call.identity(kind, members)
     await call.store.attach(kind, call.account_id, identity.name, arn)
     return {}
 
 
 async def detach(kind: type[I], call: Call, members: Members) -> Output:
     arn = members["PolicyArn"]
-    identity = await call.identity(kind, members, PolicyARN=arn)
+    identity = await call.identity(kind, members)
     await call.store.detach(kind, call.account_id, identity.name, arn)
     return {}
 

@@ -9,7 +9,7 @@ from moorage.auth.policy import CallerKind, Decision, PolicyKind
 from moorage.controller.iam.base import Call, Members, Output, check_policy, page
 from moorage.controller.permissions import compiled
 from moorage.controller.query import Handler
-from moorage.errors import InvalidInput
+from moorage.errors import InvalidInput, NoSuchEntity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ async def simulate_principal_policy(call: Call, members: Members) -> Output:
         found = await call.identity(User, {"UserName": name})
     else:
         found = await call.identity(Role, {"RoleName": name})
+    if found.arn != arn:
+        raise NoSuchEntity(f"The entity {arn} cannot be found.")
     own = await call.store.documents(type(found), call.account_id, found.name)
     caller = _caller(members.get("CallerArn", found.arn), found)
     return _simulate(_scene(call, members, caller, compiled(own)), members)

@@ -17,6 +17,7 @@ from moorage.controller.iam.base import (
     encoded,
     page,
     refuse_boundary,
+    request_context,
     tag_list,
     tags_of,
 )
@@ -37,7 +38,7 @@ async def create_user(call: Call, members: Members) -> Output:
         created=call.time,
         tags=tags_of(members),
     )
-    await call.check(user.arn)
+    await call.check(user.arn, request_context(members))
     await call.store.create(user)
     return {"User": described(user)}
 
@@ -55,7 +56,7 @@ async def create_role(call: Call, members: Members) -> Output:
         description=members.get("Description"),
         max_session_seconds=members.get("MaxSessionDuration", 3600),
     )
-    await call.check(role.arn)
+    await call.check(role.arn, request_context(members))
     _check_trust_policy(role.trust_policy)
     await call.store.create(role)
     return {"Role": described(role)}
