@@ -110,7 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
-    def writelines(self, data: list[bytes]) -> None:
+    def writelines(self, data: list[bytes | bytearray]) -> None:
         self._transport.writelines(data)
 
     def pause_reading(self) -> None:

@@ -1,7 +1,9 @@
 """Invocations into containers: which instance, what of the headers, and each way it can fail."""
 
 import asyncio
+import hashlib
 import json
+import random
 import re
 import socket
 from collections import Counter
@@ -786,3 +788,33 @@ async def test_a_fault_in_one_expiry_does_not_keep_the_others_from_theirs(
         assert (await gateway.call(request())).status == 424
     assert "a bug" in caplog.text
     caplog.clear()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_a_large_body_arrives_whole_also_at_the_second_try(framing: str) -> None:
+    """It is never joined, and must be there again when a container had closed its idle connection."""
+    body = random.Random(framing).randbytes(1_500_000)
+
+    async def script(connection: ContainerConnection) -> None:
+        while True:
+            message = await connection.request()
+            await connection.reply(hashlib.sha256(message.body).hexdigest().encode())
+            if connection.number == 1:
+                return
+
+    async with start_gateway(max_body_bytes=2_000_000) as gateway:
+        container = await gateway.container(script)
+        gateway.route(container)
+        client = await gateway.client()
+        for _ in range(3):
+            whole = request(body)
+            if framing == "chunks":
+                lines = whole.removesuffix(body).replace(
+                    b"Content-Length: 1500000", b"Transfer-Encoding: chunked"
+                )
+                pieces = [body[at : at + 70_001] for at in range(0, len(body), 70_001)]
+                whole = lines + chunked(*pieces)
+            client.send(whole)
+            reply = await client.reply()
+            assert (reply.status, reply.body.decode()) == (200, hashlib.sha256(body).hexdigest())
+        assert container.connections == 2
