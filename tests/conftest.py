@@ -21,7 +21,7 @@ settings.load_profile("any machine")
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MoorageServer]:
     """One server for the whole session; tests use endpoints of their own names and leave it running."""
-    running = MoorageServer(tmp_path_factory.mktemp("shared") / "data", container_isolation="auto").start()
+    running = MoorageServer(tmp_path_factory.mktemp("shared") / "data").start()
     yield running
     assert running.stop() == 0
 
