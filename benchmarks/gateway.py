@@ -32,6 +32,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from moorage.auth.access import Access
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
@@ -145,7 +146,7 @@ def signed_headers(port: int) -> dict[str, str]:
 async def serve_gateway(port: int, echo_port: int) -> None:
     listener = socket.create_server(("127.0.0.1", port), backlog=4096)
     verifier = Verifier({KEY.access_key_id: KEY})
-    server = GatewayServer(settings=Settings(), verifier=verifier, listener=listener)
+    server = GatewayServer(settings=Settings(), verifier=verifier, access=Access(KEY), listener=listener)
     instance = {"instance_id": "i-0", "host": "127.0.0.1", "port": echo_port, "generation": 1}
     variant = {"name": "AllTraffic", "weight": 1.0, "container_hostname": "primary", "instances": [instance]}
     server.table.reset(

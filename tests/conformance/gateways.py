@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from moorage.auth.access import Access
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
@@ -64,6 +65,7 @@ async def gateway(
     server = GatewayServer(
         settings=Settings(data_dir=data_dir, **settings),
         verifier=Verifier({_KEY.access_key_id: _KEY}),
+        access=Access(_KEY),
         listener=listener,
     )
     if routes is not None:

@@ -14,9 +14,11 @@ import uvicorn
 from botocore.config import Config
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from moorage.auth.sealing import Sealer
 from moorage.controller.app import create_app
 from moorage.storage.base import ResourceStore
 from moorage.storage.database import open_database
+from moorage.storage.identities import IdentityStore
 from moorage.storage.memory import MemoryResourceStore
 from moorage.storage.resources import SqlResourceStore
 
@@ -32,6 +34,7 @@ SESSION = boto3.Session(region_name=REGION, aws_access_key_id="AKIDEXAMPLE", aws
 class Controller:
     """A running server, what its collaborators saw, and what they answer."""
 
+    folder: Path
     url: str = ""
     store: ResourceStore = field(default_factory=MemoryResourceStore)
     woken: list[tuple[str, str]] = field(default_factory=list)
@@ -74,11 +77,13 @@ class Relayed:
             scope["headers"] = [
                 *scope["headers"],
                 (b"x-moorage-account-id", ACCOUNT.encode()),
-                (b"x-moorage-principal-arn", f"arn:aws:iam::{ACCOUNT}:user/<ann>".encode()),
+                (b"x-moorage-principal-arn", f"arn:aws:iam::{ACCOUNT}:root".encode()),
                 (b"x-moorage-access-key-id", b"AKIDEXAMPLE"),
-                (b"x-moorage-user-id", b"AIDAEXAMPLE"),
+                (b"x-moorage-user-id", ACCOUNT.encode()),
                 (b"x-moorage-service", service),
                 (b"x-moorage-region", REGION.encode()),
+                (b"x-moorage-source-ip", b"127.0.0.1"),
+                (b"x-moorage-secure", b"false"),
             ]
             if not any(name == b"x-amzn-requestid" for name, _ in scope["headers"]):
                 scope["headers"].append((b"x-amzn-requestid", b"request-1"))
@@ -108,7 +113,13 @@ def serve(controller: Controller, database_url: str | None) -> Generator[Control
         database = None if database_url is None else await open_database(database_url)
         if database is not None:
             controller.store = SqlResourceStore(database)
+        kept = await open_database(f"sqlite+aiosqlite:///{controller.folder / 'identities.db'}")
+        sealer = Sealer(b"a key for tests, and only for them")
+        identities = IdentityStore(kept, sealer)
+        await identities.ensure_account(ACCOUNT, "root")
         app = create_app(
+            identities=identities,
+            sealer=sealer,
             store=controller.store,
             wake=controller.wake,
             instance_counts=controller.instance_counts,
@@ -117,6 +128,7 @@ def serve(controller: Controller, database_url: str | None) -> Generator[Control
         config = uvicorn.Config(Relayed(app), lifespan="off", log_config=None, ws="none")
         servers.append(_Server(config, ready.set))
         await servers[0].serve(sockets=[listener])
+        await kept.close()
         if database is not None:
             await database.close()
 
@@ -134,7 +146,7 @@ def serve(controller: Controller, database_url: str | None) -> Generator[Control
 @pytest.fixture(params=["memory", "sqlite"])
 def controller(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Controller]:
     url = None if request.param == "memory" else f"sqlite+aiosqlite:///{tmp_path / 'moorage.db'}"
-    yield from serve(Controller(), url)
+    yield from serve(Controller(tmp_path), url)
 
 
 @pytest.fixture

@@ -121,8 +121,8 @@ def test_who_am_i(controller: Controller) -> None:
     client = controller.client("sts")
     identity = client.get_caller_identity()
     assert identity["Account"] == ACCOUNT
-    assert identity["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/<ann>"
-    assert identity["UserId"] == "AIDAEXAMPLE"
+    assert identity["Arn"] == f"arn:aws:iam::{ACCOUNT}:root"
+    assert identity["UserId"] == ACCOUNT
     assert identity["ResponseMetadata"]["RequestId"] == "request-1"
     client.close()
 
@@ -130,11 +130,11 @@ def test_who_am_i(controller: Controller) -> None:
 def test_other_actions_of_sts_are_refused_in_xml(http: Any, controller: Controller) -> None:
     client = controller.client("sts")
     with pytest.raises(ClientError) as caught:
-        client.get_session_token()
+        client.get_federation_token(Name="ann")
     assert caught.value.response["Error"] == {
         "Type": "Sender",
         "Code": "InvalidAction",
-        "Message": "Could not find operation GetSessionToken for version 2011-06-15",
+        "Message": "This server does not have the operation GetFederationToken of STS.",
     }
     client.close()
     reply = post(
@@ -153,7 +153,7 @@ def test_a_restart_keeps_everything(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'moorage.db'}"
     described, token = [], None
     for _ in range(2):
-        running = serve(Controller(), url)
+        running = serve(Controller(tmp_path), url)
         controller = next(running)
         client = controller.client()
         if token is None:

@@ -15,6 +15,7 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from moorage.auth.access import Access
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
@@ -143,6 +144,12 @@ class Client:
     def close(self) -> None:
         self.writer.transport.abort()
 
+    async def closed(self) -> None:
+        """Close, and wait until the socket is."""
+        self.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
 
 class ContainerConnection:
     """A connection that the gateway made to a container."""
@@ -223,7 +230,7 @@ class Gateway:
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
         reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if receive_buffer else 2**20)
         client = Client(reader, writer)
-        self.stack.callback(client.close)
+        self.stack.push_async_callback(client.closed)
         return client
 
     async def call(self, data: bytes) -> Message:
@@ -332,7 +339,7 @@ async def start_gateway(**settings: Any) -> AsyncIterator[Gateway]:
             regions=frozenset((REGION,)),
             allow_unsigned_payload=options.allow_unsigned_payload,
         )
-        server = GatewayServer(settings=options, verifier=verifier, listener=listener)
+        server = GatewayServer(settings=options, verifier=verifier, access=Access(KEY), listener=listener)
         server.table.reset([])
         async with server.running(with_feed=False) as front, AsyncExitStack() as inner:
             yield Gateway(server, front, options, listener.getsockname()[1], inner)

@@ -65,6 +65,8 @@ async def test_the_controller_is_told_who_asks(gateway: Gateway) -> None:
         "x-moorage-user-id": "000000000000",
         "x-moorage-service": "sagemaker",
         "x-moorage-region": "us-east-1",
+        "x-moorage-secure": "false",
+        "x-moorage-source-ip": "127.0.0.1",
     }
     assert headers["x-amzn-requestid"] == reply.headers["x-amzn-requestid"] != "mine"
     assert headers["x-amz-target"] == "SageMaker.ListEndpoints"

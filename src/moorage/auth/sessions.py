@@ -66,6 +66,7 @@ class Session:
             account_id=self.account_id,
             principal_arn=self.principal_arn,
             user_id=self.user_id,
+            expires_at=self.expiration.timestamp(),
         )
 
 

@@ -4,6 +4,7 @@ The gateway has verified the signature and the permission; its `x-moorage-*` hea
 because only it can reach the socket that this listens on.
 """
 
+import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,8 +16,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from moorage.auth.sealing import Sealer
 from moorage.controller import sts
+from moorage.controller.authorization import Params, needs
+from moorage.controller.iam import Iam
 from moorage.controller.operations import OPERATIONS, Call
+from moorage.controller.permissions import Permissions, Requester
+from moorage.controller.sts import Sts
 from moorage.errors import (
     InternalFailure,
     RequestEntityTooLargeException,
@@ -24,6 +30,7 @@ from moorage.errors import (
     UnknownOperationException,
 )
 from moorage.storage.base import ResourceStore
+from moorage.storage.identities import IdentityStore
 from moorage.wire import awsjson, faults
 
 logger = logging.getLogger(__name__)
@@ -38,10 +45,17 @@ def create_app(
     wake: Callable[[str, str], None],
     instance_counts: Callable[[str, str], Mapping[str, int]],
     object_exists: Callable[[str], Awaitable[bool]] | None = None,
+    identities: IdentityStore,
+    sealer: Sealer,
 ) -> Starlette:
-    """The application. For the collaborators see `Call`; closing the store is the caller's."""
+    """The application. For the collaborators see `Call`; closing the stores is the caller's."""
     control_plane = _ControlPlane(
-        store=store, wake=wake, instance_counts=instance_counts, object_exists=object_exists
+        store=store,
+        wake=wake,
+        instance_counts=instance_counts,
+        object_exists=object_exists,
+        identities=identities,
+        sealer=sealer,
     )
     return Starlette(
         routes=[Route("/", control_plane.answer, methods=["POST"])],
@@ -57,11 +71,18 @@ class _ControlPlane:
         wake: Callable[[str, str], None],
         instance_counts: Callable[[str, str], Mapping[str, int]],
         object_exists: Callable[[str], Awaitable[bool]] | None,
+        identities: IdentityStore,
+        sealer: Sealer,
     ) -> None:
         self._store = store
         self._wake = wake
         self._instance_counts = instance_counts
         self._object_exists = object_exists
+        self._permissions = Permissions(identities)
+        self._query_services: Mapping[str, Iam | Sts] = {
+            "sts": Sts(identities, sealer),
+            "iam": Iam(identities),
+        }
         self._sagemaker = awsjson.load("sagemaker", OPERATIONS)
 
     async def answer(self, request: Request) -> Response:
@@ -69,7 +90,7 @@ class _ControlPlane:
         query_protocol = _speaks_query(request)
         try:
             if query_protocol:
-                return _reply(200, sts.CONTENT_TYPE, await _answer_sts(request), request_id)
+                return await self._answer_query(request, request_id)
             return _reply(200, faults.AWS_JSON, await self._answer_sagemaker(request), request_id)
         except ServiceError as error:
             return _error_reply(error, request_id, query_protocol)
@@ -88,8 +109,25 @@ class _ControlPlane:
         name = self._operation_name(request)
         body = await _read_body(request)
         operation = self._sagemaker.operations[name]
-        output = await OPERATIONS[name](self._call(request), awsjson.parse(operation, body))
-        return awsjson.render(operation, output)
+        call, members = self._call(request), awsjson.parse(operation, body)
+        await self._authorize(requester_of(request), name, members, call)
+        return awsjson.render(operation, await OPERATIONS[name](call, members))
+
+    async def _authorize(self, requester: Requester, operation: str, members: Params, call: Call) -> None:
+        """Raises `AccessDeniedException`."""
+        for need in await needs(
+            operation, members, account_id=call.account_id, region=call.region, store=self._store
+        ):
+            await self._permissions.check(requester, need.action, need.resource, context=need.context)
+
+    async def _answer_query(self, request: Request, request_id: str) -> Response:
+        service = self._query_services.get(request.headers.get("x-moorage-service", ""))
+        if service is None:
+            raise UnknownOperationException("This server speaks the Query protocol for IAM and STS only.")
+        status, content_type, body = await service.answer(
+            await _read_body(request), requester_of(request), request_id
+        )
+        return _reply(status, content_type, body, request_id)
 
     def _operation_name(self, request: Request) -> str:
         """The operation that the request is for.
@@ -122,13 +160,25 @@ class _ControlPlane:
         )
 
 
-async def _answer_sts(request: Request) -> bytes:
-    return sts.answer(
-        await _read_body(request),
-        account_id=request.headers["x-moorage-account-id"],
-        principal_arn=request.headers["x-moorage-principal-arn"],
-        user_id=request.headers["x-moorage-user-id"],
-        request_id=_request_id(request),
+def requester_of(request: Request) -> Requester:
+    """Who calls, as the gateway says."""
+    headers = request.headers
+    session = json.loads(headers.get("x-moorage-session", "null"))
+    now = datetime.now(UTC)
+    return Requester(
+        account_id=headers["x-moorage-account-id"],
+        principal_arn=headers["x-moorage-principal-arn"],
+        user_id=headers["x-moorage-user-id"],
+        is_session=session is not None,
+        context={
+            "aws:SourceIp": headers["x-moorage-source-ip"],
+            "aws:SecureTransport": headers["x-moorage-secure"],
+            "aws:CurrentTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "aws:EpochTime": str(int(now.timestamp())),
+            "aws:RequestedRegion": headers["x-moorage-region"],
+            "aws:UserAgent": headers.get("user-agent", ""),
+        },
+        **(session or {}),
     )
 
 
@@ -151,7 +201,7 @@ def _request_id(request: Request) -> str:
 
 def _speaks_query(request: Request) -> bool:
     """Whether the client expects the XML of the Query protocol: STS, IAM and others that take forms."""
-    if request.headers.get("x-moorage-service") == "sts":
+    if request.headers.get("x-moorage-service") in ("sts", "iam"):
         return True
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     return is_form and "x-amz-target" not in request.headers
@@ -168,7 +218,7 @@ def _error_reply(error: ServiceError, request_id: str, query_protocol: bool) -> 
     if query_protocol:
         body = faults.render_query(error, request_id)
         return _reply(error.status, sts.CONTENT_TYPE, body, request_id, error.code)
-    status, content_type, body = faults.render(error)
+    status, content_type, body = faults.render(error, control_plane=True)
     return _reply(status, content_type, body, request_id, error.code)
 
 

@@ -45,6 +45,7 @@ class Feed:
         self._syncs = 0
         self._awaited: set[str] = set()
         self._complete = False
+        self._identities: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"<Feed {len(self._routes)} routes, {len(self._gateways)} gateways>"
@@ -59,6 +60,12 @@ class Feed:
             self._server.close()
         for gateway in self._gateways:
             gateway.close()
+
+    def publish_identities(self, snapshot: Mapping[str, Any]) -> None:
+        """Tell every gateway, and those that connect later, who may call and what they may do."""
+        self._identities = snapshot
+        for gateway in self._gateways:
+            gateway.send({"identities": snapshot})
 
     def begin(self) -> None:
         """All routes known at start-up have been put: gateways may have the table, which is whole from now on."""
@@ -114,6 +121,8 @@ class Feed:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         gateway = _Gateway(writer)
+        if self._identities is not None:
+            gateway.send({"identities": self._identities})
         if self._complete:
             gateway.send({"reset": list(self._routes.values())})
             gateway.send({"drain": list(self._awaited)})

@@ -147,6 +147,10 @@ class Reconciler:
         for endpoint in endpoints:
             if endpoint.deployment_id is not None and endpoint.status is not EndpointStatus.DELETING:
                 self._publish(endpoint)
+        for endpoint in endpoints:
+            # Said before anyone can ask: a client that reads InService must find instances.
+            if endpoint.status is EndpointStatus.IN_SERVICE and not self._is_whole(endpoint):
+                await self._store.transition(endpoint, _SERVING, status=EndpointStatus.SYSTEM_UPDATING)
         self._feed.begin()
         wanted = {
             deployment
@@ -281,6 +285,7 @@ class Reconciler:
             return
         if not await self._healthy_unless_woken(current, plan):
             return
+        await self._feed.synced()
         restored = await self._store.transition(
             current, _SERVING, status=EndpointStatus.IN_SERVICE, failure_reason=None
         )
@@ -300,6 +305,10 @@ class Reconciler:
         await self._store.delete(endpoint)
 
     # --- fleets ---------------------------------------------------------------------------------------
+
+    def _is_whole(self, endpoint: Endpoint) -> bool:
+        assert endpoint.deployment_id is not None
+        return not self._missing(_plan_in_service(endpoint), endpoint.deployment_id)
 
     def _missing(self, plan: DeploymentPlan, deployment_id: str) -> list[int]:
         """For each instance that the plan wants and that is not there, the index of its variant."""

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs
-from xml.sax.saxutils import escape
 
 from moorage.auth import sessions
 from moorage.auth.identities import Role, assumed_role_arn
@@ -15,7 +13,6 @@ from moorage.controller.permissions import Permissions, Requester
 from moorage.controller.query import Handler, QueryApi, Reply
 from moorage.errors import (
     AccessDeniedException,
-    InvalidAction,
     MalformedPolicyDocument,
     NoSuchEntity,
     PackedPolicyTooLarge,
@@ -24,7 +21,6 @@ from moorage.errors import (
 from moorage.storage.identities import IdentityStore
 
 CONTENT_TYPE = "text/xml"
-_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 
 MOST_SESSION_POLICY = 2048
 MOST_POLICY_ARNS = 10
@@ -247,23 +243,3 @@ class Sts:
             )
 
         return await self._api.answer(body, make_call, request_id)
-
-
-def answer(body: bytes, *, account_id: str, principal_arn: str, user_id: str, request_id: str) -> bytes:
-    """The reply to GetCallerIdentity, without a store.
-
-    Raises:
-        InvalidAction: it is another action.
-    """
-    form = parse_qs(body.decode("utf-8", "replace"))
-    action = form.get("Action", [""])[0]
-    if action != "GetCallerIdentity":
-        version = form.get("Version", [""])[0]
-        raise InvalidAction(f"Could not find operation {action} for version {version}")
-    return (
-        f'<GetCallerIdentityResponse xmlns="{_NAMESPACE}"><GetCallerIdentityResult>'
-        f"<Arn>{escape(principal_arn)}</Arn><UserId>{escape(user_id)}</UserId>"
-        f"<Account>{escape(account_id)}</Account></GetCallerIdentityResult>"
-        f"<ResponseMetadata><RequestId>{escape(request_id)}</RequestId></ResponseMetadata>"
-        "</GetCallerIdentityResponse>"
-    ).encode()

@@ -142,6 +142,16 @@ class Request:
             return None
         return int(self.headers.get(b"content-length", b"0"))
 
+    @property
+    def secure(self) -> bool:
+        """Whether it came by TLS."""
+        return self._connection.secure
+
+    @property
+    def client_address(self) -> str:
+        """The IP address it came from."""
+        return self._connection.client_address
+
     def reply(self, status: int, lines: bytes, body: bytes) -> None:
         """Send a whole reply. `lines` are header lines, each ended by CRLF; the length is added."""
         self._connection.send_reply(self, status, lines, body)
@@ -197,6 +207,7 @@ class ClientConnection(asyncio.Protocol):
         "_waiting",
         "deadline",
         "request_ids",
+        "secure",
     )
 
     def __init__(
@@ -224,6 +235,8 @@ class ClientConnection(asyncio.Protocol):
         self._closing = False
         self._reading_paused = False
         self._unsent_bytes = 0  # of a reply that the client is slow to take; else 0
+        self.secure = False
+        """Whether the client speaks TLS."""
         self.deadline = math.inf
         # the requests'
         self._head_bytes = 0  # since the last head or piece of body: of a head, or of trailers
@@ -238,6 +251,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.secure = transport.get_extra_info("sslcontext") is not None
         self._connections.add(self)
         self._all_closed.clear()
         self.deadline = self._loop.time() + self._settings.idle_timeout_seconds
@@ -299,6 +313,11 @@ class ClientConnection(asyncio.Protocol):
             self._next(active)
         else:
             active.call.resume_reply()
+
+    @property
+    def client_address(self) -> str:
+        """The client's IP address."""
+        return str(self._transport.get_extra_info("peername")[0])
 
     # --- the parser's side ----------------------------------------------------------------------------
 

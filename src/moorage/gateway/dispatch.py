@@ -137,6 +137,7 @@ class InvocationCall:
             self._claim, request.method, request.target, request.headers, digest.hexdigest()
         )
         self._invocation = invocation = wire.parse(self.operation, self._raw_name, request.headers)
+        self._front.authorize_invocation(request, key, "sagemaker:InvokeEndpoint", invocation.endpoint_name)
         table = self._front.table
         route = table.find(key.account_id, invocation.endpoint_name)
         if route is None:

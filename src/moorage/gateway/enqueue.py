@@ -79,6 +79,9 @@ class EnqueueCall(CollectedRelay):
 
     def _render(self, key: AccessKey, body: bytes) -> bytes:
         invocation = wire.parse(wire.ASYNC, self._raw_name, self._request.headers)
+        self._front.authorize_invocation(
+            self._request, key, "sagemaker:InvokeEndpointAsync", invocation.endpoint_name
+        )
         _check_input(invocation, body)
         self._check_route(key.account_id, invocation.endpoint_name)
         headers = {

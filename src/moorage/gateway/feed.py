@@ -1,15 +1,16 @@
 """The gateway's end of the feed: routing snapshots in, drained instances out.
 
 One JSON value a line. From the controller: `{"reset": [route…]}` after connecting, then `{"put": route}`,
-`{"remove": [account_id, name]}`, `{"drain": [instance_id…]}` and `{"sync": number}`. To the controller:
-`{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
-`{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last
-table stays.
+`{"remove": [account_id, name]}`, `{"identities": snapshot}` (who may call: see `moorage.auth.access`), `{"drain":
+[instance_id…]}` and `{"sync": number}`. To the controller: `{"drained": instance_id}` when an instance that no
+route names any more has nothing inside it, and `{"synced": number}` once everything before that `sync` has been
+taken in. While the controller is away the last table stays.
 """
 
 import asyncio
 import json
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,15 @@ Report = dict[str, Any]
 
 
 async def follow(
-    path: Path, table: RoutingTable, reports: "asyncio.Queue[Report]", received: asyncio.Event
+    path: Path,
+    table: RoutingTable,
+    reports: "asyncio.Queue[Report]",
+    received: asyncio.Event,
+    *,
+    identities: Callable[[Mapping[str, Any]], None] = lambda snapshot: None,
 ) -> None:
-    """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole."""
+    """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole.
+    `identities` is called with each snapshot of who may call."""
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE)
@@ -37,7 +44,11 @@ async def follow(
         reporter = asyncio.create_task(_report(reports, writer), name="report to the controller")
         try:
             while line := await reader.readline():
-                _apply(json.loads(line), table, reports)
+                message = json.loads(line)
+                if "identities" in message:
+                    identities(message["identities"])
+                else:
+                    _apply(message, table, reports)
                 if table.complete:
                     received.set()
         except OSError as error:

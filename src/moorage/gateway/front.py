@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from moorage.auth import sigv4
+from moorage.auth.access import Access
+from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim, Verifier
 from moorage.config import Settings
 from moorage.errors import (
@@ -19,7 +21,7 @@ from moorage.errors import (
     ServiceError,
     UnknownOperationException,
 )
-from moorage.gateway import s3_errors
+from moorage.gateway import conditions, s3_errors
 from moorage.gateway.client_connection import Call, Request
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.enqueue import EnqueueCall
@@ -58,11 +60,13 @@ class GatewayFront:
         *,
         settings: Settings,
         verifier: Verifier,
+        access: Access,
         table: RoutingTable,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.settings = settings
         self.verifier = verifier
+        self.access = access
         self.table = table
         self.loop = loop
         self.timed_calls: set[Timed] = set()
@@ -80,7 +84,7 @@ class GatewayFront:
         if known is None and target.partition(b"?")[0] == b"/_moorage/health":
             return HealthCall(self, request)
         try:
-            claim = self.verifier.claim(request.headers, target)
+            claim = self.verifier.claim(request.headers, target, request.secure)
         except MissingAuthenticationTokenException:
             _check_other_signatures(request)
             raise
@@ -104,6 +108,16 @@ class GatewayFront:
         status, content_type, body = faults.render(error, control_plane=control_plane)
         lines = f"x-amzn-ErrorType: {error.code}\r\nContent-Type: {content_type}\r\n".encode()
         return status, lines, body
+
+    def authorize(self, request: Request, key: AccessKey, action: str, resource: str) -> None:
+        """Raises `AccessDeniedException` unless the owner of the key may do this."""
+        region = self.settings.region
+        self.access.authorize(key, action, resource, lambda: conditions.of_request(request, region=region))
+
+    def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:
+        """The same for an endpoint of the key's own account."""
+        arn = f"arn:aws:sagemaker:{self.settings.region}:{key.account_id}:endpoint/{endpoint_name.lower()}"
+        self.authorize(request, key, action, arn)
 
     def pool_of(self, instance: Instance) -> Pool:
         pool = self._pools.get(instance)

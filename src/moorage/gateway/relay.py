@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from moorage.auth import sigv4
+from moorage.auth import s3_actions, sigv4
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim
 from moorage.errors import (
@@ -195,6 +195,9 @@ class CollectedRelay(_Relay):
         key = self._front.verifier.verify(
             self._claim, request.method, request.target, request.headers, hashlib.sha256(body).hexdigest()
         )
+        if request.target.startswith(b"/_moorage/"):
+            action = "moorage:Read" if request.method == b"GET" else "moorage:Write"
+            self._front.authorize(request, key, action, "*")
         self._message = self._render(key, body)
         self._patient_until = self._front.loop.time() + _PATIENCE_SECONDS  # the body may have taken long
         self._connect()
@@ -213,6 +216,9 @@ class CollectedRelay(_Relay):
             (b"x-moorage-principal-arn", key.principal_arn.encode()),
             (b"x-moorage-access-key-id", key.access_key_id.encode()),
             (b"x-moorage-user-id", key.user_id.encode()),
+            *self._front.access.session_headers(key),
+            (b"x-moorage-source-ip", self._request.client_address.encode()),
+            (b"x-moorage-secure", b"true" if self._request.secure else b"false"),
             (b"x-moorage-service", scope.service.encode()),
             (b"x-moorage-region", self._front.settings.region.encode()),
             (b"x-amzn-requestid", self._request.request_id),
@@ -235,13 +241,15 @@ class StreamedRelay(_Relay):
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
         super().__init__(front, request, claim, pool)
         declared = claim.payload_hash or b""
-        front.verifier.verify(
+        key = front.verifier.verify(
             claim,
             method=request.method,
             target=request.target,
             headers=request.headers,
             body_hash=declared.decode("latin-1"),  # compared with the body's own in `end`
         )
+        for action, resource in s3_actions.needs(request.method, request.target, request.headers):
+            front.authorize(request, key, action, resource)
         self._hasher = hashlib.sha256() if claim.declares_real_hash else None
         if request.content_length == 0:
             self._repeatable = True

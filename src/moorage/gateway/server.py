@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from moorage.auth.access import Access
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.client_connection import ClientConnection
@@ -31,6 +33,7 @@ class GatewayServer:
         *,
         settings: Settings,
         verifier: Verifier,
+        access: Access,
         listener: socket.socket,
         internal: socket.socket | None = None,
     ) -> None:
@@ -40,6 +43,7 @@ class GatewayServer:
             self._certificate = Certificate(Path(settings.tls_certificate), Path(settings.tls_key))
         self._settings = settings
         self._verifier = verifier
+        self._access = access
         self._listener = listener
         self._connections: set[ClientConnection] = set()
         self._all_closed = asyncio.Event()
@@ -54,7 +58,9 @@ class GatewayServer:
     async def running(self, *, with_feed: bool = True) -> AsyncIterator[GatewayFront]:
         """Serve until the block ends; then drain: accept no more, finish what is in flight, close."""
         loop = asyncio.get_running_loop()
-        front = GatewayFront(settings=self._settings, verifier=self._verifier, table=self.table, loop=loop)
+        front = GatewayFront(
+            settings=self._settings, verifier=self._verifier, access=self._access, table=self.table, loop=loop
+        )
         opening = ReplyOpening()
         ids = request_ids()
 
@@ -72,7 +78,9 @@ class GatewayServer:
         tasks = [loop.create_task(self._sweep(front), name="sweep")]
         if with_feed:
             received = asyncio.Event()
-            feed = follow(self._settings.feed_socket, self.table, self._reports, received)
+            feed = follow(
+                self._settings.feed_socket, self.table, self._reports, received, identities=self._know
+            )
             tasks.append(loop.create_task(feed, name="follow the feed"))
             # Clients wait in the socket's queue meanwhile, rather than be told of endpoints that are not there.
             with suppress(TimeoutError):
@@ -103,6 +111,11 @@ class GatewayServer:
             ssl=self._certificate.context,
             ssl_handshake_timeout=self._settings.header_timeout_seconds,
         )
+
+    def _know(self, snapshot: Mapping[str, Any]) -> None:
+        """Who may call, and what they may do, has changed."""
+        self._access.replace(snapshot)
+        self._verifier.replace(self._access.credentials)
 
     def _report_drained(self, instance_id: str) -> None:
         self._reports.put_nowait({"drained": instance_id})

@@ -1,10 +1,11 @@
 """The controller process: `python -m moorage.runtime.controller_process`, settings in `MOORAGE_SETTINGS`."""
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 
 import uvicorn
@@ -17,6 +18,7 @@ from moorage.async_inference.outbox import Outbox
 from moorage.async_inference.publisher import Publisher, create_publisher
 from moorage.async_inference.sql import SqlQueue
 from moorage.auth.credentials import read_root_key
+from moorage.auth.sealing import create_sealer
 from moorage.config import Settings
 from moorage.controller.app import create_app
 from moorage.controller.async_invocations import acceptance_routes
@@ -30,8 +32,13 @@ from moorage.launchers.remote import RemoteLauncher
 from moorage.routing.table import RoutingTable
 from moorage.runtime import logs
 from moorage.storage.database import open_database
+from moorage.storage.identities import IdentityStore
 from moorage.storage.objects import ObjectStore
 from moorage.storage.resources import SqlResourceStore
+
+_RETRY_SECONDS = 0.5
+_WAIT_FOR_RECOVERY_SECONDS = 5.0
+logger = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, url: str) -> None:
@@ -41,6 +48,11 @@ async def serve(settings: Settings, url: str) -> None:
         store = SqlResourceStore(database)
         objects = _objects(settings, url)
         feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
+        sealer = create_sealer(secret_key=settings.secret_key, path=settings.secret_key_file)
+        changed = asyncio.Event()
+        identities = IdentityStore(database, sealer, on_change=changed.set)
+        await identities.ensure_account(settings.account_id, "root")
+        feed.publish_identities(await identities.snapshot())
         queue = SqlQueue(database)
         publisher = create_publisher(settings, database)
         reports: asyncio.Queue[Report] = asyncio.Queue()
@@ -68,6 +80,8 @@ async def serve(settings: Settings, url: str) -> None:
             wake=reconciler.wake,
             instance_counts=reconciler.instance_counts,
             object_exists=objects.exists,
+            identities=identities,
+            sealer=sealer,
         )
         app.router.routes.extend(
             (
@@ -77,14 +91,20 @@ async def serve(settings: Settings, url: str) -> None:
             )
         )
         await feed.listen(settings.feed_socket)
+        recovered = asyncio.Event()
         works = {
-            "reconcile": reconciler.run(lambda: None),
+            "reconcile": reconciler.run(recovered.set),
             "follow the feed": follow(settings.feed_socket, table, reports, asyncio.Event()),
             "dispatch": dispatcher.run(),
+            "publish identities": _publish_identities(identities, changed, feed),
             "publish notifications": publisher.run(),
         }
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         try:
+            # Clients are answered once it is known what is in service; the gateway holds them as long.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WAIT_FOR_RECOVERY_SECONDS):
+                    await recovered.wait()
             await _answer(app, settings, tasks)
         finally:
             feed.close()
@@ -93,6 +113,19 @@ async def serve(settings: Settings, url: str) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await database.close()
+
+
+async def _publish_identities(identities: IdentityStore, changed: asyncio.Event, feed: Feed) -> None:
+    """Changes that come while a snapshot is being read share the next one."""
+    while True:
+        await changed.wait()
+        changed.clear()
+        try:
+            feed.publish_identities(await identities.snapshot())
+        except Exception:
+            logger.exception("who may call could not be read, and is tried again")
+            changed.set()
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
 class _Backlog:

@@ -9,10 +9,15 @@ import os
 import signal
 import socket
 import sys
+from datetime import UTC, datetime
+from functools import cache
 
 import uvloop
 
+from moorage.auth.access import Access, OpenToken
 from moorage.auth.credentials import read_root_key
+from moorage.auth.sealing import Sealer, create_sealer
+from moorage.auth.sessions import open_token
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.server import GatewayServer
@@ -24,14 +29,31 @@ _GARBAGE_THRESHOLD = 50_000
 async def serve(settings: Settings, listener: socket.socket, internal: socket.socket | None) -> None:
     """Serve the listeners until SIGTERM or SIGINT, then drain."""
     key = read_root_key(settings.credentials_file, account_id=settings.account_id)
-    verifier = Verifier({key.access_key_id: key}, allow_unsigned_payload=settings.allow_unsigned_payload)
-    server = GatewayServer(settings=settings, verifier=verifier, listener=listener, internal=internal)
+    access = Access(key, open_token=_token_opener(settings))
+    verifier = Verifier(
+        access.credentials,
+        open_session=access.open_session,
+        allow_unsigned_payload=settings.allow_unsigned_payload,
+    )
+    server = GatewayServer(
+        settings=settings, verifier=verifier, access=access, listener=listener, internal=internal
+    )
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with server.running():
         spare_the_collector()
         await stopped.wait()
+
+
+def _token_opener(settings: Settings) -> OpenToken:
+    """Most gateways never see a session, so what opens them is made for the first."""
+
+    @cache
+    def sealer() -> Sealer:
+        return create_sealer(secret_key=settings.secret_key, path=settings.secret_key_file)
+
+    return lambda token: open_token(sealer(), token.decode("latin-1"), datetime.now(UTC))
 
 
 def spare_the_collector() -> None:
