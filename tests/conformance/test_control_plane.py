@@ -349,7 +349,7 @@ def test_an_operation_that_this_server_does_not_have_is_named(ours: MoorageServe
         ("logs", "describe_log_groups", "DescribeLogGroups"),
         ("cloudwatch", "list_metrics", "ListMetrics"),
         pytest.param("sns", "list_topics", "ListTopics"),
-        pytest.param("iam", "list_roles", "ListRoles"),
+        pytest.param("iam", "list_groups", "ListGroups"),
     ],
 )
 def test_an_operation_of_a_service_that_this_server_does_not_have_is_named(
@@ -372,8 +372,8 @@ def test_the_caller_is_told_who_it_is(target: MoorageServer) -> None:
 
 
 def test_sts_names_an_action_that_it_does_not_have(ours: MoorageServer) -> None:
-    with pytest.raises(ClientError, match="AssumeRole") as caught:
-        ours.client("sts").assume_role(RoleArn=ROLE, RoleSessionName="session")
+    with pytest.raises(ClientError, match="GetFederationToken") as caught:
+        ours.client("sts").get_federation_token(Name="session")
     assert caught.value.response["Error"]["Code"] == "InvalidAction"
 
 

@@ -31,7 +31,7 @@ from moorage.errors import (
 )
 from moorage.storage.base import ResourceStore
 from moorage.storage.identities import IdentityStore
-from moorage.wire import awsjson, faults
+from moorage.wire import awsjson, awsquery, faults
 
 logger = logging.getLogger(__name__)
 
@@ -121,12 +121,15 @@ class _ControlPlane:
             await self._permissions.check(requester, need.action, need.resource, context=need.context)
 
     async def _answer_query(self, request: Request, request_id: str) -> Response:
-        service = self._query_services.get(request.headers.get("x-moorage-service", ""))
+        body = await _read_body(request)
+        name = request.headers.get("x-moorage-service", "")
+        service = self._query_services.get(name)
         if service is None:
-            raise UnknownOperationException("This server speaks the Query protocol for IAM and STS only.")
-        status, content_type, body = await service.answer(
-            await _read_body(request), requester_of(request), request_id
-        )
+            action = awsquery.decode(body).get("Action", "")
+            raise UnknownOperationException(
+                f"This server does not have the operation {action} of {name.upper()}."
+            )
+        status, content_type, body = await service.answer(body, requester_of(request), request_id)
         return _reply(status, content_type, body, request_id)
 
     def _operation_name(self, request: Request) -> str:

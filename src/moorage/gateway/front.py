@@ -6,6 +6,7 @@ before any body is taken: a stranger is refused at once.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Protocol
 
 from moorage.auth import sigv4
@@ -28,6 +29,7 @@ from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
 from moorage.gateway.relay import CollectedRelay, StreamedRelay
 from moorage.gateway.streaming import StreamCall
+from moorage.resources import arn
 from moorage.routing.table import Instance, RoutingTable
 from moorage.upstream import Connector, Pool, tcp, unix
 from moorage.wire import faults
@@ -116,8 +118,9 @@ class GatewayFront:
 
     def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:
         """The same for an endpoint of the key's own account."""
-        arn = f"arn:aws:sagemaker:{self.settings.region}:{key.account_id}:endpoint/{endpoint_name.lower()}"
-        self.authorize(request, key, action, arn)
+        self.authorize(
+            request, key, action, _endpoint_arn(self.settings.region, key.account_id, endpoint_name)
+        )
 
     def pool_of(self, instance: Instance) -> Pool:
         pool = self._pools.get(instance)
@@ -197,6 +200,11 @@ def _check_other_signatures(request: Request) -> None:
         raise MalformedHttpRequestException(
             "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
         )
+
+
+@lru_cache(maxsize=4096)
+def _endpoint_arn(region: str, account_id: str, endpoint_name: str) -> str:
+    return arn("endpoint", region=region, account_id=account_id, name=endpoint_name)
 
 
 def _speaks_query(request: Request) -> bool:

@@ -7,6 +7,8 @@ this process queue for it in memory, where waiting is fair and costs no polling.
 
 import asyncio
 import json
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
@@ -23,6 +25,7 @@ _MIGRATION_LOCK = 0x6D6F6F72
 """The advisory lock that keeps two controllers from migrating one PostgreSQL database at once."""
 
 _BUSY_TIMEOUT_MS = 30_000
+_WAL_ATTEMPTS = 200
 _WRITE = "moorage_write"
 
 
@@ -102,10 +105,24 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions are begun below, not by the driver
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _use_wal(cursor: Any) -> None:
+    """For good, by the first connection to a new file. Others that try at that moment are not made to wait by
+    SQLite, whatever `busy_timeout` says, but refused; it is over at once."""
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if attempt == _WAL_ATTEMPTS - 1:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

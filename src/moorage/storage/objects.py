@@ -313,6 +313,11 @@ def _as_ours(error: Exception, where: ObjectUrl, action: str) -> Exception:
     answer = ": ".join(said[name] for name in ("code", "message") if name in said) or _first_line(error)
     status = said.get("status")
     if status == "404" or isinstance(error, FileNotFoundError):
+        if action == "write" and said.get("code") != "NoSuchBucket":
+            return ObjectStoreUnavailable(
+                f"cannot write {where}: {place} does not have what it was given ({answer}). Its own log says why; "
+                "often its disk is full"
+            )
         missing = f"bucket {where.bucket}" if said.get("code") == "NoSuchBucket" else f"object {where}"
         return FileNotFoundError(f"there is no {missing}")
     if status in ("401", "403"):
