@@ -4,6 +4,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -113,7 +114,8 @@ def test_everything_killed_at_once(new_server: NewServer) -> None:
     server.deploy("echo", ECHO, instances=2, environment={"SAGEMAKER_MODEL_SERVER_WORKERS": "2"})
     before = server.processes()
     for pid in before:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # some end with those that were killed before them
+            os.kill(pid, signal.SIGKILL)
     server.kill()
     server.start()
     endpoint = server.wait_for("echo", "InService")
