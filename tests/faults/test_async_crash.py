@@ -152,7 +152,9 @@ def wrong(server: MoorageServer, name: str, record: Record | None, locations: tu
     if record is None:
         return f"{name} is not known"
     output, failure = (server.data_dir / "s3" / location.removeprefix("s3://") for location in locations)
-    expected = Status.FAILED if name.endswith("0") else Status.COMPLETED
+    # A worker of the model host that is killed is an answer of its container: 500, and that is final.
+    worker_killed = "was killed by SIGKILL" in (record.reason or "")
+    expected = Status.FAILED if name.endswith("0") or worker_killed else Status.COMPLETED
     if record.status is not expected:
         return f"{name} is {record.status}: {record.reason}"
     if expected is Status.COMPLETED:
