@@ -167,9 +167,8 @@ def wrong(server: MoorageServer, name: str, record: Record | None, locations: tu
         )
     if output.exists():
         return f"{name} has an output object"
-    return (
-        None if failure.exists() and name in failure.read_text() else f"{name}: its failure object is wrong"
-    )
+    told = failure.read_text() if failure.exists() else ""
+    return None if told == record.reason else f"{name}: its failure object is wrong"
 
 
 def backlog(server: MoorageServer) -> Any:
