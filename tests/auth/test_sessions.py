@@ -45,9 +45,9 @@ def test_a_token_carries_the_whole_session() -> None:
     assert len(made.access_key_id) == 20
     assert made.expiration == NOW.replace(microsecond=0) + timedelta(seconds=900)
     session = open_token(SEALER, made.session_token, NOW)
-    assert session.access_key.access_key_id == made.access_key_id
-    assert session.access_key.secret_access_key == made.secret_access_key
-    assert session.access_key.account_id == "111122223333"
+    assert session.access_key_id == made.access_key_id
+    assert session.secret_access_key == made.secret_access_key
+    assert session.account_id == "111122223333"
     assert session.principal_arn == "arn:aws:sts::111122223333:assumed-role/deployer/ann"
     assert session.identity_arn == "arn:aws:iam::111122223333:role/ops/deployer"
     assert session.identity_id == ROLE.identity_id

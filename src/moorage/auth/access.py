@@ -13,7 +13,7 @@ from moorage.auth.authorizer import Authorizer, ContextFactory, Grants
 from moorage.auth.credentials import AccessKey
 from moorage.auth.policy import Policy, PolicyError, PolicyKind, compile_policy, denial_message
 from moorage.auth.policy import Request as PolicyRequest
-from moorage.auth.policy_principals import Caller, CallerKind
+from moorage.auth.policy_principals import Caller, caller_of
 from moorage.auth.sessions import ExpiredTokenError, InvalidTokenError, Session
 from moorage.errors import AccessDeniedException, ExpiredTokenException, UnrecognizedClientException
 
@@ -34,8 +34,7 @@ class Access:
         self.credentials: dict[str, AccessKey] = {}
         self._identities: Mapping[str, Mapping[str, Any]] = {}
         self._policies: dict[str, Policy] = {}
-        self._sessions: dict[bytes, Session] = {}
-        self._by_key: dict[str, Session] = {}
+        self._sessions: dict[str, Session] = {}
         self.replace({"access_keys": {}, "identities": {}, "policies": {}})
 
     def replace(self, snapshot: Mapping[str, Any]) -> None:
@@ -56,64 +55,55 @@ class Access:
         self._forget_sessions()
         self._authorizer.replace({key.access_key_id: self._grants(key) for key in self.credentials.values()})
 
-    def open_session(self, token: bytes) -> AccessKey:
-        """The key of a session, by its token.
+    def open_session(self, token: bytes) -> Session:
+        """The session of a token.
 
         Raises:
             ExpiredTokenException, UnrecognizedClientException: it has ended, or is none of ours (any more).
         """
-        session = self._sessions.get(token)
-        if session is None:
-            if self._open_token is None:
-                raise UnrecognizedClientException("The security token included in the request is invalid.")
-            session = _opened(self._open_token, token)
-            identity = self._identities.get(session.identity_arn)
-            if identity is None or identity["id"] != session.identity_id:
-                raise UnrecognizedClientException("The security token included in the request is invalid.")
-            if len(self._sessions) >= _MOST_SESSIONS:
-                self._forget_sessions()
-            self._sessions[token] = self._by_key[session.access_key_id] = session
-            self._authorizer.add(session.access_key_id, self._session_grants(session))
-        return session.access_key
-
-    def session_headers(self, key: AccessKey) -> list[tuple[bytes, bytes]]:
-        """What the controller has to know of a session; nothing for a permanent key."""
-        session = self._by_key.get(key.access_key_id)
-        if session is None:
-            return []
-        document = {
-            "identity_arn": session.identity_arn,
-            "session_policy": session.session_policy,
-            "session_policy_arns": session.session_policy_arns,
-            "session_tags": dict(session.tags),
-        }
-        return [(b"x-moorage-session", json.dumps(document).encode())]
+        if self._open_token is None:
+            raise _invalid_token()
+        session = _opened(self._open_token, token)
+        self._know(session)
+        return session
 
     def authorize(self, key: AccessKey, action: str, resource: str, context: ContextFactory) -> None:
         """Return if the owner of the key may do this.
 
         Raises:
             AccessDeniedException: says, in AWS's words, which kind of policy did not allow it or denied it.
+            UnrecognizedClientException: the key is of a session whose user or role is no more.
         """
         decision = self._authorizer.decide(key.access_key_id, action, resource, context)
-        if not decision.allowed:
-            caller = self._caller(key.principal_arn, key.account_id, key.user_id, key.principal_arn)
-            raise AccessDeniedException(denial_message(PolicyRequest(action, resource, caller, {}), decision))
+        if decision.allowed:
+            return
+        if isinstance(key, Session) and key.access_key_id not in self._sessions:
+            self._know(key)
+            self.authorize(key, action, resource, context)
+        else:
+            raise AccessDeniedException(
+                denial_message(PolicyRequest(action, resource, self._caller(key), {}), decision)
+            )
+
+    def _know(self, session: Session) -> None:
+        """Have the session's grants at hand, for as long as they are used."""
+        identity = self._identities.get(session.identity_arn)
+        if identity is None or identity["id"] != session.identity_id:
+            raise _invalid_token()
+        if len(self._sessions) >= _MOST_SESSIONS:
+            self._forget_sessions()
+        self._sessions[session.access_key_id] = session
+        self._authorizer.add(session.access_key_id, self._session_grants(session))
 
     def _forget_sessions(self) -> None:
-        self._authorizer.remove(self._by_key)
+        self._authorizer.remove(self._sessions)
         self._sessions = {}
-        self._by_key = {}
 
     def _grants(self, key: AccessKey) -> Grants:
         identity = self._identities.get(key.principal_arn, {})
-        return Grants(
-            caller=self._caller(key.principal_arn, key.account_id, key.user_id, key.principal_arn),
-            identity=self._named(identity.get("policies", ())),
-        )
+        return Grants(caller=self._caller(key), identity=self._named(identity.get("policies", ())))
 
     def _session_grants(self, session: Session) -> Grants:
-        identity = self._identities[session.identity_arn]
         limits: list[Policy] | None = None
         if session.session_policy is not None or session.session_policy_arns:
             limits = self._named(session.session_policy_arns)
@@ -121,51 +111,48 @@ class Access:
                 limits.append(
                     compile_policy(session.session_policy, name="session policy", kind=PolicyKind.IDENTITY)
                 )
+        identity = self._identities[session.identity_arn]
         return Grants(
-            caller=self._caller(
-                session.principal_arn, session.account_id, session.user_id, session.identity_arn, session.tags
-            ),
-            identity=self._named(identity["policies"]),
-            session=limits,
+            caller=self._caller(session), identity=self._named(identity["policies"]), session=limits
         )
 
     def _named(self, names: Any) -> list[Policy]:
         return [self._policies[name] for name in names if name in self._policies]
 
-    def _caller(
-        self,
-        arn: str,
-        account_id: str,
-        user_id: str,
-        entity_arn: str,
-        session_tags: Mapping[str, str] | None = None,
-    ) -> Caller:
-        tags = {**self._identities.get(entity_arn, {}).get("tags", {}), **(session_tags or {})}
-        name = entity_arn.rpartition("/")[2]
-        if ":assumed-role/" in arn:
-            kind = CallerKind.ASSUMED_ROLE
-        elif entity_arn.endswith(":root"):
-            kind = CallerKind.ROOT
-        else:
-            kind = CallerKind.USER
-        return Caller(
-            arn=arn,
-            account_id=account_id,
-            kind=kind,
-            user_id=user_id,
-            user_name=name if kind is CallerKind.USER else None,
-            role_name=name if kind is CallerKind.ASSUMED_ROLE else None,
-            session_name=arn.rpartition("/")[2] if kind is CallerKind.ASSUMED_ROLE else None,
-            tags=tags,
+    def _caller(self, key: AccessKey) -> Caller:
+        entity_arn = key.identity_arn if isinstance(key, Session) else key.principal_arn
+        session_tags = key.tags if isinstance(key, Session) else {}
+        return caller_of(
+            arn=key.principal_arn,
+            account_id=key.account_id,
+            user_id=key.user_id,
             entity_arn=entity_arn,
+            tags={**self._identities.get(entity_arn, {}).get("tags", {}), **session_tags},
         )
+
+
+def session_headers(key: AccessKey) -> list[tuple[bytes, bytes]]:
+    """What the controller has to know of a session; nothing for a permanent key."""
+    if not isinstance(key, Session):
+        return []
+    document = {
+        "identity_arn": key.identity_arn,
+        "session_policy": key.session_policy,
+        "session_policy_arns": key.session_policy_arns,
+        "session_tags": dict(key.tags),
+    }
+    return [(b"x-moorage-session", json.dumps(document).encode())]
+
+
+def _invalid_token() -> UnrecognizedClientException:
+    return UnrecognizedClientException("The security token included in the request is invalid.")
 
 
 def _opened(open_token: OpenToken, token: bytes) -> Session:
     try:
         return open_token(token)
     except InvalidTokenError:
-        raise UnrecognizedClientException("The security token included in the request is invalid.") from None
+        raise _invalid_token() from None
     except ExpiredTokenError:
         raise ExpiredTokenException("The security token included in the request is expired") from None
 

@@ -52,6 +52,29 @@ class Caller:
         return self.arn
 
 
+def caller_of(*, arn: str, account_id: str, user_id: str, entity_arn: str, tags: Mapping[str, str]) -> Caller:
+    """The owner of an access key. `entity_arn` is the root, user or role whose permissions the key has."""
+    name = entity_arn.rpartition("/")[2]
+    role_name = session_name = user_name = None
+    if ":assumed-role/" in arn:
+        kind, role_name, session_name = CallerKind.ASSUMED_ROLE, name, arn.rpartition("/")[2]
+    elif entity_arn.endswith(":root"):
+        kind = CallerKind.ROOT
+    else:
+        kind, user_name = CallerKind.USER, name
+    return Caller(
+        arn=arn,
+        account_id=account_id,
+        kind=kind,
+        user_id=user_id,
+        user_name=user_name,
+        role_name=role_name,
+        session_name=session_name,
+        tags=tags,
+        entity_arn=entity_arn,
+    )
+
+
 def caller_context(caller: Caller) -> dict[str, str]:
     """The global context keys about the principal, as in "AWS global condition context keys" and the table "Principal
     key values" of "IAM policy elements: Variables and tags"."""

@@ -33,22 +33,17 @@ class TemporaryCredentials:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """What a session token says.
+class Session(AccessKey):
+    """The key that a session token carries, and what the token says of it.
 
     `principal_arn` and `user_id` are who acts: for a role `arn:aws:sts::…:assumed-role/NAME/SESSION` and
     `AROA…:SESSION`. `identity_arn` and `identity_id` are the user, role or root behind it, whose policies apply.
     `session_policy` and `session_policy_arns`, where there are any, limit what those allow.
     """
 
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
-    account_id: str
-    principal_arn: str
-    user_id: str
+    expires_at: float
     identity_arn: str
     issued: datetime
-    expiration: datetime
     session_policy: str | None = None
     session_policy_arns: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -58,16 +53,8 @@ class Session:
         return self.user_id.partition(":")[0]
 
     @property
-    def access_key(self) -> AccessKey:
-        """What a request is verified with."""
-        return AccessKey(
-            access_key_id=self.access_key_id,
-            secret_access_key=self.secret_access_key,
-            account_id=self.account_id,
-            principal_arn=self.principal_arn,
-            user_id=self.user_id,
-            expires_at=self.expiration.timestamp(),
-        )
+    def expiration(self) -> datetime:
+        return datetime.fromtimestamp(self.expires_at, UTC)
 
 
 def issue(
@@ -128,7 +115,7 @@ def open_token(sealer: Sealer, token: str, now: datetime) -> Session:
         user_id=content["user"],
         identity_arn=content["identity"],
         issued=datetime.fromtimestamp(content["issued"], UTC),
-        expiration=datetime.fromtimestamp(content["expires"], UTC),
+        expires_at=content["expires"],
         session_policy=content.get("policy"),
         session_policy_arns=tuple(content.get("policies", ())),
         tags=content.get("tags", {}),

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from moorage.auth import policy
 from moorage.auth.identities import Identity, Role, User
-from moorage.auth.policy import CallerKind, PolicyKind
+from moorage.auth.policy import PolicyKind
+from moorage.auth.policy_principals import caller_of
 from moorage.errors import AccessDeniedException, NoSuchEntity, UnrecognizedClientException
 from moorage.storage.identities import IdentityStore
 
@@ -130,15 +131,10 @@ def compiled(documents: Mapping[str, str]) -> list[policy.Policy]:
 
 def caller(requester: Requester, identity: Identity | None) -> policy.Caller:
     """The requester as policies see it; a session's tags count over those of its role."""
-    kinds = {User: CallerKind.USER, Role: CallerKind.ASSUMED_ROLE}
-    return policy.Caller(
+    return caller_of(
         arn=requester.principal_arn,
         account_id=requester.account_id,
-        kind=kinds[type(identity)] if identity else CallerKind.ROOT,
         user_id=requester.user_id,
-        user_name=identity.name if isinstance(identity, User) else None,
-        role_name=identity.name if isinstance(identity, Role) else None,
-        session_name=requester.user_id.partition(":")[2] or None,
+        entity_arn=requester.identity_arn or requester.principal_arn,
         tags={**(identity.tags if identity else {}), **requester.session_tags},
-        entity_arn=identity.arn if identity else None,
     )

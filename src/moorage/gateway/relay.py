@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from moorage.auth import s3_actions, sigv4
+from moorage.auth.access import session_headers
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim
 from moorage.errors import (
@@ -216,7 +217,7 @@ class CollectedRelay(_Relay):
             (b"x-moorage-principal-arn", key.principal_arn.encode()),
             (b"x-moorage-access-key-id", key.access_key_id.encode()),
             (b"x-moorage-user-id", key.user_id.encode()),
-            *self._front.access.session_headers(key),
+            *session_headers(key),
             (b"x-moorage-source-ip", self._request.client_address.encode()),
             (b"x-moorage-secure", b"true" if self._request.secure else b"false"),
             (b"x-moorage-service", scope.service.encode()),

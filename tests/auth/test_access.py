@@ -1,0 +1,91 @@
+"""What a gateway knows of callers: sessions beyond those it keeps at hand, and sessions of those who are no more."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from moorage.auth import access as access_module
+from moorage.auth.access import Access, session_headers
+from moorage.auth.credentials import AccessKey
+from moorage.auth.sessions import Session
+from moorage.errors import AccessDeniedException, UnrecognizedClientException
+
+ACCOUNT = "111122223333"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/app"
+ENDPOINT = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:endpoint/e"
+INVOKE = "sagemaker:InvokeEndpoint"
+ROOT = AccessKey(
+    access_key_id="AKIAROOT",
+    secret_access_key="s",
+    account_id=ACCOUNT,
+    principal_arn=f"arn:aws:iam::{ACCOUNT}:root",
+    user_id=ACCOUNT,
+)
+ALLOWS = json.dumps(
+    {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": INVOKE, "Resource": ENDPOINT}}
+)
+SNAPSHOT: dict[str, Any] = {
+    "access_keys": {},
+    "identities": {ROLE: {"id": "AROAAPP", "policies": ["invoke"], "tags": {}}},
+    "policies": {"invoke": ALLOWS},
+}
+
+
+def session(name: str, **changes: Any) -> Session:
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "access_key_id": f"ASIA{name}",
+        "secret_access_key": "s",
+        "account_id": ACCOUNT,
+        "principal_arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/app/{name}",
+        "user_id": f"AROAAPP:{name}",
+        "expires_at": (now + timedelta(hours=1)).timestamp(),
+        "identity_arn": ROLE,
+        "issued": now,
+    }
+    return Session(**(values | changes))
+
+
+def access(*sessions: Session) -> Access:
+    by_token = {each.access_key_id.encode(): each for each in sessions}
+    made = Access(ROOT, open_token=by_token.__getitem__)
+    made.replace(SNAPSHOT)
+    return made
+
+
+def may(known: Access, key: AccessKey, resource: str = ENDPOINT) -> bool:
+    try:
+        known.authorize(key, INVOKE, resource, dict)
+    except AccessDeniedException:
+        return False
+    return True
+
+
+def test_sessions_beyond_those_kept_are_allowed_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_module, "_MOST_SESSIONS", 3)
+    limited = session("limited", session_policy=ALLOWS.replace("Allow", "Deny"))
+    sessions = [limited, *(session(f"s{number}") for number in range(10))]
+    known = access(*sessions)
+    opened = [known.open_session(each.access_key_id.encode()) for each in sessions]
+    for _ in range(2):
+        assert [may(known, key) for key in opened] == [False] + [True] * 10
+    assert not may(known, opened[1], ENDPOINT + "-other")
+
+
+def test_a_session_ends_with_its_role() -> None:
+    known = access(session("s"))
+    opened = known.open_session(b"ASIAs")
+    known.replace({**SNAPSHOT, "identities": {ROLE: {"id": "AROAOTHER", "policies": ["invoke"], "tags": {}}}})
+    with pytest.raises(UnrecognizedClientException):
+        may(known, opened)
+    with pytest.raises(UnrecognizedClientException):
+        known.open_session(b"ASIAs")
+
+
+def test_the_controller_is_told_of_sessions_alone() -> None:
+    ((name, value),) = session_headers(session("s", tags={"team": "ml"}))
+    assert name == b"x-moorage-session"
+    assert json.loads(value)["session_tags"] == {"team": "ml"}
+    assert session_headers(ROOT) == []
