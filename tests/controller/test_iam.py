@@ -404,7 +404,10 @@ async def test_a_users_permissions_are_simulated(iam: QueryClient, store: Identi
     results = await simulate(ActionNames=actions)
     assert [each["EvalDecision"] for each in results] == ["implicitDeny", "explicitDeny", "implicitDeny"]
     assert results[0]["MissingContextValues"] == ["aws:requestedregion"]
-    assert results[1]["MatchedStatements"][0]["SourcePolicyId"] == f"{arn}/policy/deny"
+    (matched,) = results[1]["MatchedStatements"]
+    assert (matched["SourcePolicyId"], matched["SourcePolicyType"]) == ("user_ann_deny", "user")
+    start, end = matched["StartPosition"]["Column"], matched["EndPosition"]["Column"]
+    assert json.loads(deny[start - 1 : end - 1]) == json.loads(deny)["Statement"]
     region = {
         "ContextKeyName": "aws:RequestedRegion",
         "ContextKeyValues": ["eu-west-1"],

@@ -20,6 +20,7 @@ from moorage.async_inference.sql import SqlQueue
 from moorage.auth.credentials import read_root_key
 from moorage.auth.sealing import create_sealer
 from moorage.config import Settings
+from moorage.controller.accounts import account_routes
 from moorage.controller.app import create_app
 from moorage.controller.async_invocations import acceptance_routes
 from moorage.controller.async_queue import async_routes
@@ -86,6 +87,7 @@ async def serve(settings: Settings, url: str) -> None:
         app.router.routes.extend(
             (
                 *log_routes(settings, store),
+                *account_routes(identities, first_account_id=settings.account_id),
                 *acceptance_routes(deployed=reconciler.deployed, put=queue.put, wake=dispatcher.wake),
                 *async_routes(queue, fail=dispatcher.fail, wake=dispatcher.wake),
             )

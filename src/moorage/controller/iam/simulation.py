@@ -1,20 +1,38 @@
-"""SimulatePrincipalPolicy and SimulateCustomPolicy: what the policy engine would decide, and by which statement."""
+"""SimulatePrincipalPolicy and SimulateCustomPolicy: what the policy engine would decide, and by which statement.
+
+A policy that matched is called as IAM calls it: `PolicyInputList.1`, an attached one by its name, an inline one
+`user_<user>_<policy>` or `role_<role>_<policy>`. Its type is one of the model's.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from moorage.auth import policy
+from moorage.auth.aws_managed import AWS_MANAGED
 from moorage.auth.identities import Identity, Role, User
-from moorage.auth.policy import CallerKind, Decision, PolicyKind
+from moorage.auth.policy import CallerKind, Decision, PolicyKind, StatementId
 from moorage.controller.iam.base import Call, Members, Output, check_policy, page
+from moorage.controller.iam.positions import Position, statement_positions
 from moorage.controller.permissions import compiled
 from moorage.controller.query import Handler
 from moorage.errors import InvalidInput, NoSuchEntity
 
+_BOUNDARY = "PermissionsBoundaryPolicyInputList.1"
+_RESOURCE = "ResourcePolicy"
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What is told of a policy that decided."""
+
+    id: str
+    type: str
+    document: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scene:
-    """What stays the same for all the requests of one simulation."""
+    """What stays the same for all the requests of one simulation. `origins` are by the policies' names."""
 
     caller: policy.Caller
     identity: Sequence[policy.Policy]
@@ -22,12 +40,13 @@ class _Scene:
     resource: policy.Policy | None
     resource_account_id: str
     context: policy.Context
+    origins: Mapping[str, _Origin]
 
 
 async def simulate_custom_policy(call: Call, members: Members) -> Output:
     await call.check("*")
     arn = members.get("CallerArn", f"arn:aws:iam::{call.account_id}:user/simulated")
-    return _simulate(_scene(call, members, _caller(arn, None), []), members)
+    return _simulate(_scene(call, members, _caller(arn, None), [], {}), members)
 
 
 async def simulate_principal_policy(call: Call, members: Members) -> Output:
@@ -42,7 +61,17 @@ async def simulate_principal_policy(call: Call, members: Members) -> Output:
         raise NoSuchEntity(f"The entity {arn} cannot be found.")
     own = await call.store.documents(type(found), call.account_id, found.name)
     caller = _caller(members.get("CallerArn", found.arn), found)
-    return _simulate(_scene(call, members, caller, compiled(own)), members)
+    origins = {name: _origin(found, name, document) for name, document in own.items()}
+    return _simulate(_scene(call, members, caller, compiled(own), origins), members)
+
+
+def _origin(identity: Identity, name: str, document: str) -> _Origin:
+    own_name = name.rpartition("/")[2]
+    if name in AWS_MANAGED:
+        return _Origin(own_name, "aws-managed", document)
+    if name.startswith(f"{identity.arn}/policy/"):
+        return _Origin(f"{identity.kind}_{identity.name}_{own_name}", identity.kind, document)
+    return _Origin(own_name, "user-managed", document)
 
 
 def _named(arn: str) -> tuple[type[User] | type[Role], str]:
@@ -70,18 +99,29 @@ def _caller(arn: str, identity: Identity | None) -> policy.Caller:
     )
 
 
-def _scene(call: Call, members: Members, caller: policy.Caller, own: Sequence[policy.Policy]) -> _Scene:
-    given = [
-        check_policy(document, name=f"PolicyInputList.{number}")
-        for number, document in enumerate(members.get("PolicyInputList", ()), 1)
-    ]
+def _scene(
+    call: Call,
+    members: Members,
+    caller: policy.Caller,
+    own: Sequence[policy.Policy],
+    own_origins: Mapping[str, _Origin],
+) -> _Scene:
     boundaries = members.get("PermissionsBoundaryPolicyInputList", ())
     resource = members.get("ResourcePolicy")
+    given = {
+        f"PolicyInputList.{number}": document
+        for number, document in enumerate(members.get("PolicyInputList", ()), 1)
+    }
+    origins = {name: _Origin(name, "none", document) for name, document in given.items()}
+    if boundaries:
+        origins[_BOUNDARY] = _Origin(_BOUNDARY, "none", boundaries[0])
+    if resource:
+        origins[_RESOURCE] = _Origin(_RESOURCE, "resource", resource)
     return _Scene(
         caller=caller,
-        identity=[*own, *given],
-        boundary=check_policy(boundaries[0], name="the boundary") if boundaries else None,
-        resource=check_policy(resource, PolicyKind.RESOURCE, name="ResourcePolicy") if resource else None,
+        identity=[*own, *(check_policy(document, name=name) for name, document in given.items())],
+        boundary=check_policy(boundaries[0], name=_BOUNDARY) if boundaries else None,
+        resource=check_policy(resource, PolicyKind.RESOURCE, name=_RESOURCE) if resource else None,
         resource_account_id=members.get("ResourceOwner", caller.account_id).removeprefix("arn:aws:iam::")[
             :12
         ],
@@ -90,6 +130,7 @@ def _scene(call: Call, members: Members, caller: policy.Caller, own: Sequence[po
             for entry in members.get("ContextEntries", ())
             if "ContextKeyName" in entry
         },
+        origins={**own_origins, **origins},
     )
 
 
@@ -122,9 +163,24 @@ def _result(scene: _Scene, action: str, resource: str) -> Output:
         "EvalActionName": action,
         "EvalResourceName": resource,
         "EvalDecision": _word(decision),
-        "MatchedStatements": [{"SourcePolicyId": decision.statement.policy}] if decision.statement else [],
+        "MatchedStatements": [_matched(scene, decision.statement)] if decision.statement else [],
         "MissingContextValues": _missing(scene, action),
     }
+
+
+def _matched(scene: _Scene, statement: StatementId) -> Output:
+    origin = scene.origins[statement.policy]
+    start, end = statement_positions(origin.document)[statement.index - 1]
+    return {
+        "SourcePolicyId": origin.id,
+        "SourcePolicyType": origin.type,
+        "StartPosition": _position(start),
+        "EndPosition": _position(end),
+    }
+
+
+def _position(position: Position) -> Output:
+    return {"Line": position.line, "Column": position.column}
 
 
 def _word(decision: Decision) -> str:
