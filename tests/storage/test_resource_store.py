@@ -11,6 +11,8 @@ import pytest
 from moorage.errors import ValidationException
 from moorage.resources import Endpoint, EndpointConfig, EndpointStatus, Model
 from moorage.storage.base import ListQuery, R, ResourceStore
+from moorage.storage.database import open_database
+from moorage.storage.resources import SqlResourceStore
 
 from .samples import ACCOUNT, MORNING, config, endpoint, model
 
@@ -377,3 +379,72 @@ async def test_a_change_of_tags_that_raises_changes_nothing(store: ResourceStore
     with pytest.raises(ValidationException):
         await store.update_tags(model().arn, refuse)
     assert await store.get_tags(model().arn) == {"team": "red"}
+
+
+async def test_an_endpoint_has_one_policy_at_most(store: ResourceStore) -> None:
+    given = endpoint("Churn")
+    assert not await store.put_policy(given, "{}", ())
+    await store.create(given, {})
+    await store.create(endpoint("other"), {})
+    assert await store.get_policy(given.arn) is None
+    await store.delete_policy(given)
+    assert await store.put_policy(given, '{"Id": "1"}', ())
+    assert await store.put_policy(given, '{"Id": "2"}', (DELETING, FAILED))
+    assert await store.get_policy(given.arn) == '{"Id": "2"}'
+    assert await store.all_policies() == {given.arn: '{"Id": "2"}'}
+    assert await store.get(Endpoint, ACCOUNT, "Churn") == given
+    await store.delete_policy(given)
+    assert await store.all_policies() == {}
+
+
+@pytest.mark.parametrize("status", [DELETING, FAILED])
+async def test_statuses_in_which_an_endpoint_gets_no_policy(
+    store: ResourceStore, status: EndpointStatus
+) -> None:
+    given = endpoint()
+    await store.create(given, {})
+    await store.put_policy(given, "before", (DELETING, FAILED))
+    await store.transition(given, (CREATING,), status=status)
+    assert not await store.put_policy(given, "after", (DELETING, FAILED))
+    assert await store.get_policy(given.arn) == "before"
+
+
+async def test_a_policy_goes_with_its_endpoint(store: ResourceStore) -> None:
+    old, new = endpoint(), endpoint(minutes=1)
+    await store.create(old, {})
+    await store.put_policy(old, "old", ())
+    await store.delete(old)
+    assert await store.all_policies() == {}
+    await store.create(new, {})
+    assert not await store.put_policy(old, "old", ()), "it is another endpoint"
+    assert await store.get_policy(new.arn) is None
+    await store.put_policy(new, "new", ())
+    await store.delete_policy(old)
+    assert await store.get_policy(new.arn) == "new"
+
+
+async def test_an_endpoint_is_found_by_its_arn(store: ResourceStore) -> None:
+    given = endpoint("Churn")
+    await store.create(given, {})
+    assert given.arn.endswith("/churn")
+    assert await store.endpoint_of(given.arn) == given
+    assert await store.endpoint_of(given.arn + "-2") is None
+    await store.create(model("churn"), {})
+    assert await store.endpoint_of(model("churn").arn) is None
+
+
+async def test_changes_of_policies_are_told_once_committed(database_url: str) -> None:
+    database = await open_database(database_url)
+    told: list[int] = []
+    store = SqlResourceStore(database, on_policies_change=lambda: told.append(1))
+    given = endpoint()
+    await store.create(given, {})
+    assert not told
+    await store.put_policy(given, "{}", ())
+    await store.delete_policy(given)
+    await store.delete(given)
+    assert len(told) == 3
+    assert not await store.put_policy(given, "{}", ())
+    await store.delete_policy(given)
+    assert len(told) == 3
+    await database.close()

@@ -78,8 +78,11 @@ class ResourceStore(Protocol):
     async def all_endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints of all accounts."""
 
+    async def endpoint_of(self, arn: str) -> Endpoint | None:
+        """The endpoint with this ARN, which has its name in lower case."""
+
     async def delete(self, resource: Resource) -> bool:
-        """With its tags; False when it is not there any more."""
+        """With its tags and its policy; False when it is not there any more."""
 
     async def transition(
         self, endpoint: Endpoint, expected: Collection[EndpointStatus], **changes: Unpack[EndpointChanges]
@@ -99,3 +102,16 @@ class ResourceStore(Protocol):
 
         What `change` raises is passed on, and leaves the tags as they were.
         """
+
+    async def put_policy(self, endpoint: Endpoint, document: str, unless: Collection[EndpointStatus]) -> bool:
+        """Give an endpoint this resource-based policy in place of any other, provided that its status is none of
+        these. False, and nothing done, when it is, or when the endpoint is not there any more."""
+
+    async def delete_policy(self, endpoint: Endpoint) -> None:
+        """Does nothing when there is none."""
+
+    async def get_policy(self, arn: str) -> str | None:
+        """The policy of the endpoint with this ARN."""
+
+    async def all_policies(self) -> Mapping[str, str]:
+        """The policies of the endpoints of all accounts, by ARN."""

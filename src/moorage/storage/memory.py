@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar, Unpack
 
@@ -19,6 +19,7 @@ class MemoryResourceStore:
     def __init__(self) -> None:
         self._resources: dict[str, Resource] = {}
         self._tags: dict[str, Tags] = {}
+        self._policies: dict[str, str] = {}
         self._page_token_key = secrets.token_bytes(32)
 
     async def create(self, resource: Resource, tags: Tags) -> bool:
@@ -53,10 +54,15 @@ class MemoryResourceStore:
     async def all_endpoints(self) -> tuple[Endpoint, ...]:
         return tuple(self._all(Endpoint))
 
+    async def endpoint_of(self, arn: str) -> Endpoint | None:
+        found = self._resources.get(arn)
+        return found if isinstance(found, Endpoint) else None
+
     async def delete(self, resource: Resource) -> bool:
         if self._present(resource) is None:
             return False
         del self._resources[resource.arn], self._tags[resource.arn]
+        self._policies.pop(resource.arn, None)
         return True
 
     async def transition(
@@ -83,6 +89,23 @@ class MemoryResourceStore:
             return None
         self._tags[arn] = dict(change(self._tags[arn]))
         return self._tags[arn]
+
+    async def put_policy(self, endpoint: Endpoint, document: str, unless: Collection[EndpointStatus]) -> bool:
+        present = self._present(endpoint)
+        if present is None or present.status in unless:
+            return False
+        self._policies[endpoint.arn] = document
+        return True
+
+    async def delete_policy(self, endpoint: Endpoint) -> None:
+        if self._present(endpoint) is not None:
+            self._policies.pop(endpoint.arn, None)
+
+    async def get_policy(self, arn: str) -> str | None:
+        return self._policies.get(arn)
+
+    async def all_policies(self) -> Mapping[str, str]:
+        return dict(self._policies)
 
     def _all(self, kind: type[R]) -> list[R]:
         return [item for item in self._resources.values() if isinstance(item, kind)]

@@ -36,14 +36,19 @@ _TABLES_BY_KIND = {
     "endpoint-config": schema.endpoint_configs,
     "endpoint": schema.endpoints,
 }
+_POLICIES = schema.endpoint_policies
 _SORT_COLUMNS = {"Name": "name", "CreationTime": "creation_time", "Status": "status"}
 
 
 class SqlResourceStore:
-    """The `ResourceStore` on a `Database`, which the caller closes."""
+    """The `ResourceStore` on a `Database`, which the caller closes.
 
-    def __init__(self, database: Database) -> None:
+    `on_policies_change` is called after each committed change that may be one of the endpoints' policies.
+    """
+
+    def __init__(self, database: Database, *, on_policies_change: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._on_policies_change = on_policies_change
 
     async def create(self, resource: Resource, tags: Tags) -> bool:
         values = {field.name: getattr(resource, field.name) for field in dataclasses.fields(resource)}
@@ -79,10 +84,18 @@ class SqlResourceStore:
             rows = (await connection.execute(_select(Endpoint))).mappings().all()
         return tuple(_resource(Endpoint, row) for row in rows)
 
+    async def endpoint_of(self, arn: str) -> Endpoint | None:
+        query = _select(Endpoint).where(schema.endpoints.c.arn == arn)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return None if row is None else _resource(Endpoint, row)
+
     async def delete(self, resource: Resource) -> bool:
         table = _TABLES[type(resource)]
         async with self._database.write() as connection:
             result = await connection.execute(delete(table).where(*_is(table, resource)))
+        if isinstance(resource, Endpoint):
+            self._on_policies_change()
         return result.rowcount == 1
 
     async def transition(
@@ -127,6 +140,33 @@ class SqlResourceStore:
             await connection.execute(update(table).where(table.c.arn == arn).values(tags=tags))
         return tags
 
+    async def put_policy(self, endpoint: Endpoint, document: str, unless: Collection[EndpointStatus]) -> bool:
+        async with self._database.write() as connection:
+            if await _locked_status(connection, endpoint) in (None, *unless):
+                return False
+            await connection.execute(delete(_POLICIES).where(_POLICIES.c.arn == endpoint.arn))
+            await connection.execute(insert(_POLICIES).values(arn=endpoint.arn, document=document))
+        self._on_policies_change()
+        return True
+
+    async def delete_policy(self, endpoint: Endpoint) -> None:
+        async with self._database.write() as connection:
+            if await _locked_status(connection, endpoint) is None:
+                return
+            await connection.execute(delete(_POLICIES).where(_POLICIES.c.arn == endpoint.arn))
+        self._on_policies_change()
+
+    async def get_policy(self, arn: str) -> str | None:
+        query = select(_POLICIES.c.document).where(_POLICIES.c.arn == arn)
+        async with self._database.read() as connection:
+            document: str | None = await connection.scalar(query)
+        return document
+
+    async def all_policies(self) -> Mapping[str, str]:
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(_POLICIES.c.arn, _POLICIES.c.document))
+            return {row.arn: row.document for row in rows}
+
 
 def _table_of_arn(arn: str) -> Table | None:
     resource = arn.split(":", 5)[-1]
@@ -136,6 +176,14 @@ def _table_of_arn(arn: str) -> Table | None:
 async def _tags(connection: AsyncConnection, query: Select[Any]) -> Tags | None:
     tags: Tags | None = (await connection.execute(query)).scalar_one_or_none()
     return tags
+
+
+async def _locked_status(connection: AsyncConnection, endpoint: Endpoint) -> str | None:
+    """None when the endpoint is not there any more. Nobody changes or deletes it before the transaction ends."""
+    table = schema.endpoints
+    query = select(table.c.status).where(*_is(table, endpoint)).with_for_update()
+    status: str | None = await connection.scalar(query)
+    return status
 
 
 def _is(table: Table, resource: Resource) -> tuple[ColumnElement[bool], ...]:

@@ -84,6 +84,14 @@ endpoints = Table(
     _by_creation_time("endpoints"),
 )
 
+endpoint_policies = Table(
+    "endpoint_policies",
+    metadata,
+    Column("arn", text_key(2048), ForeignKey("endpoints.arn", ondelete="CASCADE"), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+"""Resource-based policies: an endpoint has one at most, which goes with it."""
+
 secrets = Table(
     "secrets",
     metadata,
