@@ -20,7 +20,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
@@ -34,152 +34,12 @@ from moorage.errors import (
     ServiceUnavailable,
 )
 from moorage.gateway import http
+from moorage.gateway.request import DONE, Front, Refused, Request
 
 LINGER_SECONDS = 3.0
 _SMALL = 64 * 1024
 _NEVER_REPEATED = frozenset((b"host", b"authorization", b"content-length", b"x-amz-date"))
 logger = logging.getLogger(__name__)
-
-
-class Call(Protocol):
-    """What the front does with one request."""
-
-    def data(self, chunk: bytes) -> None:
-        """Some bytes of the body. May raise `ServiceError`."""
-
-    def end(self) -> None:
-        """The body is complete. May raise `ServiceError`."""
-
-    def cancel(self) -> None:
-        """The client has gone, or its request broke off: release everything, reply nothing."""
-
-    def pause_reply(self) -> None:
-        """The client does not read fast enough: produce no more of the reply for now."""
-
-    def resume_reply(self) -> None:
-        """The client reads again."""
-
-
-class Front(Protocol):
-    """Answers requests."""
-
-    def begin(self, request: "Request") -> Call:
-        """The head has arrived. May raise `ServiceError`."""
-
-    def render_error(self, request: "Request", error: ServiceError) -> tuple[int, bytes, bytes]:
-        """Status, header lines (each ended by CRLF) and body of an error reply."""
-
-
-class _Done:
-    """The call of a request that has been answered: what else arrives is dropped."""
-
-    def data(self, chunk: bytes) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-    cancel = pause_reply = resume_reply = end
-
-
-_DONE = _Done()
-
-
-class _Refused(_Done):
-    """The call of a request refused by its head: answered when its (short) body has passed, so that the connection
-    can be kept."""
-
-    def __init__(self, request: "Request", error: ServiceError) -> None:
-        self._request = request
-        self._error = error
-
-    def end(self) -> None:
-        self._request.fail(self._error)
-
-
-class Request:
-    """One request and its reply. Header names are lower-case; the values of a repeated one joined by commas."""
-
-    __slots__ = (
-        "_connection",
-        "body_complete",
-        "call",
-        "expects_continue",
-        "head_complete",
-        "headers",
-        "keep_alive",
-        "method",
-        "parked",
-        "refusal",
-        "replied",
-        "reply_begun",
-        "request_id",
-        "target",
-        "understands_chunks",
-    )
-
-    def __init__(self, connection: "ClientConnection") -> None:
-        self._connection = connection
-        self.method = b""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.request_id = next(connection.request_ids)
-        self.call: Call = _DONE
-        self.keep_alive = True
-        self.expects_continue = False
-        self.head_complete = False
-        self.body_complete = False
-        self.understands_chunks = True  # HTTP/1.0 does not
-        self.parked: list[bytes] = []
-        self.refusal: ServiceError | None = None
-        self.reply_begun = False
-        self.replied = False
-
-    @property
-    def content_length(self) -> int | None:
-        """The declared length of the body in bytes; None when it comes in chunks."""
-        if b"transfer-encoding" in self.headers:
-            return None
-        return int(self.headers.get(b"content-length", b"0"))
-
-    @property
-    def secure(self) -> bool:
-        """Whether it came by TLS."""
-        return self._connection.secure
-
-    @property
-    def client_address(self) -> str:
-        """The IP address it came from."""
-        return self._connection.client_address
-
-    def reply(self, status: int, lines: bytes, body: bytes) -> None:
-        """Send a whole reply. `lines` are header lines, each ended by CRLF; the length is added."""
-        self._connection.send_reply(self, status, lines, body)
-
-    def begin_reply(self, status: int, lines: bytes) -> None:
-        """Send the head of a reply whose body follows by `write`; `lines` say how it is framed."""
-        self._connection.send_head(self, status, lines)
-
-    def write(self, data: bytes) -> None:
-        self._connection.write(data)
-
-    def end_reply(self) -> None:
-        self._connection.finish(self)
-
-    def abort(self) -> None:
-        """Cut the connection: a reply that has begun cannot be completed."""
-        self._connection.abort()
-
-    def fail(self, error: ServiceError) -> None:
-        """Answer with an error; if a reply has begun there is no way but to cut the connection."""
-        self._connection.fail(self, error)
-
-    def pause_reading(self) -> None:
-        """Take no more of the body from the client for now."""
-        self._connection.hold_body(held=True)
-
-    def resume_reading(self) -> None:
-        self._connection.hold_body(held=False)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -293,7 +153,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading = None
         self._waiting.clear()
         if self._active is not None:
-            call, self._active.call = self._active.call, _DONE
+            call, self._active.call = self._active.call, DONE
             self._active = None
             call.cancel()
 
@@ -450,14 +310,14 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, request: Request, error: BaseException) -> None:
         """Handling the request raised: an error for the client, or a bug of ours."""
-        call, request.call = request.call, _DONE
+        call, request.call = request.call, DONE
         call.cancel()
         refusal = _service_error(error)
         remaining = 0 if request.body_complete else request.content_length
         if request.body_complete or remaining is None or remaining > _SMALL or request.expects_continue:
             self.fail(request, refusal)
         else:
-            request.call = _Refused(request, refusal)
+            request.call = Refused(request, refusal)
 
     def _check_head_size(self, request: Request) -> None:
         """The count of bytes may include body or other requests: measure the head itself."""
@@ -512,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
     def finish(self, request: Request) -> None:
         """The reply is complete: on to the next request, or to the end of the connection."""
         request.replied = True
-        request.call = _DONE
+        request.call = DONE
         self._body_held = False
         if not request.body_complete:
             self._closing = True
@@ -628,7 +488,7 @@ class ClientConnection(asyncio.Protocol):
             self._adjust_reading()
 
     def _answer(self, request: Request, error: ServiceError) -> None:
-        call, request.call = request.call, _DONE
+        call, request.call = request.call, DONE
         call.cancel()
         self._active = request
         self.fail(request, error)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from moorage.auth.policy import Context
-from moorage.gateway.client_connection import Request
+from moorage.gateway.request import Request
 
 _TARGET_MODEL = b"x-amzn-sagemaker-target-model"
 

@@ -22,8 +22,8 @@ from moorage.errors import (
     ServiceUnavailable,
     ValidationError,
 )
-from moorage.gateway.client_connection import Request
 from moorage.gateway.pieces import TINY, gather
+from moorage.gateway.request import Request
 from moorage.routing import selection
 from moorage.routing.table import EndpointRoute, Instance, RoutingTable, VariantRoute
 from moorage.upstream import UpstreamConnection

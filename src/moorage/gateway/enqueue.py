@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim
 from moorage.errors import ServiceError, ServiceUnavailable, ValidationError
-from moorage.gateway.client_connection import Request
 from moorage.gateway.dispatch import no_route
 from moorage.gateway.relay import CollectedRelay
+from moorage.gateway.request import Request
 from moorage.wire import invocation as wire
 from moorage.wire import validation
 

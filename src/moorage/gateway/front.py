@@ -23,11 +23,11 @@ from moorage.errors import (
     UnknownOperationException,
 )
 from moorage.gateway import conditions, s3_errors
-from moorage.gateway.client_connection import Call, Request
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
 from moorage.gateway.relay import CollectedRelay, StreamedRelay
+from moorage.gateway.request import Call, Request
 from moorage.gateway.streaming import StreamCall
 from moorage.resources import arn
 from moorage.routing.table import Instance, RoutingTable

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from moorage.gateway.client_connection import Request
+from moorage.gateway.request import Request
 
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront

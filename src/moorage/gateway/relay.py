@@ -26,9 +26,9 @@ from moorage.errors import (
     ServiceUnavailable,
 )
 from moorage.gateway import s3_repairs
-from moorage.gateway.client_connection import Request
 from moorage.gateway.http import is_hop_by_hop
 from moorage.gateway.pieces import TINY, gather
+from moorage.gateway.request import Request
 from moorage.upstream import Pool, UpstreamConnection
 from moorage.wire import aws_chunked
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from moorage.auth.verifier import Claim
 from moorage.errors import OUR_FAULT, ServiceError, ServiceUnavailable
-from moorage.gateway.client_connection import Request
 from moorage.gateway.dispatch import InvocationCall
+from moorage.gateway.request import Request
 from moorage.wire import eventstream
 from moorage.wire import invocation as wire
 
