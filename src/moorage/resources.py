@@ -5,11 +5,12 @@ from is kept whole in `definition` (the request's members, already validated), s
 model survives a round trip, also those that no code here reads.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Definition = Mapping[str, Any]
 ResourceKind = Literal["model", "endpoint-config", "endpoint"]
@@ -18,6 +19,33 @@ ResourceKind = Literal["model", "endpoint-config", "endpoint"]
 def arn(kind: ResourceKind, *, region: str, account_id: str, name: str) -> str:
     """The ARN of a resource. SageMaker lower-cases the name in it."""
     return f"arn:aws:sagemaker:{region}:{account_id}:{kind}/{name.lower()}"
+
+
+class EndpointAddress(NamedTuple):
+    """What the ARN of an endpoint tells. The name is in lower case, whatever the endpoint's own."""
+
+    region: str
+    account_id: str
+    name: str
+
+    @property
+    def arn(self) -> str:
+        return arn("endpoint", region=self.region, account_id=self.account_id, name=self.name)
+
+
+def address_of(endpoint_arn: str) -> EndpointAddress | None:
+    """None when it is no ARN of an endpoint."""
+    parts = _ENDPOINT_ARN.fullmatch(endpoint_arn)
+    if parts is None or len(parts["name"]) > _LONGEST_NAME:
+        return None
+    return EndpointAddress(parts["region"], parts["account_id"], parts["name"].lower())
+
+
+_ENDPOINT_ARN = re.compile(
+    r"arn:aws:sagemaker:(?P<region>[a-z0-9-]{1,64}):(?P<account_id>[0-9]{12})"
+    r":endpoint/(?P<name>[a-zA-Z0-9](?:-*[a-zA-Z0-9])*)"
+)
+_LONGEST_NAME = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

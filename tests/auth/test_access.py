@@ -89,3 +89,15 @@ def test_the_controller_is_told_of_sessions_alone() -> None:
     assert name == b"x-moorage-session"
     assert json.loads(value)["session_tags"] == {"team": "ml"}
     assert session_headers(ROOT) == []
+
+
+def test_a_resource_policy_that_cannot_be_read_denies_everything() -> None:
+    known = access(session("s"))
+    opened = known.open_session(b"ASIAs")
+    assert may(known, opened)
+    known.replace_resource_policies({ENDPOINT: '{"Statement": "of another version"}'})
+    assert not may(known, opened)
+    assert not may(known, ROOT)
+    assert may(known, ROOT, ENDPOINT + "-2")
+    known.replace_resource_policies({})
+    assert may(known, opened)

@@ -160,6 +160,105 @@ def test_a_resource_of_another_account_needs_its_own_policy() -> None:
     assert not decides.decide("k", INVOKE, other, Contexts()).allowed
 
 
+# --- Resource-based policies ---------------------------------------------------------------------------
+
+OTHER_ACCOUNT = "444455556666"
+SHARED = ENDPOINT.replace(ACCOUNT, OTHER_ACCOUNT)
+
+
+def attached(*statements: dict[str, Any]) -> Policy:
+    document = {"Version": "2012-10-17", "Statement": list(statements)}
+    return compile_policy(document, name="r", kind=PolicyKind.RESOURCE)
+
+
+def to(principal: str, effect: str = "Allow", **more: Any) -> dict[str, Any]:
+    return statement(effect, INVOKE, **{"Principal": {"AWS": principal}, **more})
+
+
+@pytest.mark.parametrize("principal", [ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root", ALICE.arn, "*"])
+def test_across_accounts_both_sides_must_allow(principal: str) -> None:
+    decides = authorizer(statement(action=INVOKE))
+    decides.replace_resource_policies({SHARED: attached(to(principal))})
+    assert decides.decide("k", INVOKE, SHARED, Contexts()).allowed
+    assert not decides.decide("k", INVOKE, SHARED + "-2", Contexts()).allowed
+    assert not decides.decide("k", "sagemaker:InvokeEndpointAsync", SHARED, Contexts()).allowed
+    decides.replace({"k": Grants(caller=ALICE)})
+    assert not decides.decide("k", INVOKE, SHARED, Contexts()).allowed
+
+
+def test_within_the_account_the_resource_may_allow_or_deny_alone() -> None:
+    decides = Authorizer({"k": Grants(caller=ALICE)})
+    decides.replace_resource_policies({ENDPOINT: attached(to(ALICE.arn))})
+    assert decides.decide("k", INVOKE, ENDPOINT, Contexts()).allowed
+    decides = authorizer(statement())
+    assert decides.decide("k", INVOKE, ENDPOINT, Contexts()).allowed
+    decides.replace_resource_policies({ENDPOINT: attached(to("*", "Deny"))})
+    refused = decides.decide("k", INVOKE, ENDPOINT, Contexts())
+    assert (refused.allowed, refused.explicit) == (False, True)
+    decides.replace_resource_policies({})
+    assert decides.decide("k", INVOKE, ENDPOINT, Contexts()).allowed
+
+
+def test_a_condition_of_the_resource_is_asked_at_each_request() -> None:
+    decides = authorizer(statement())
+    decides.replace_resource_policies({SHARED: attached(to(ACCOUNT, **from_address("192.0.2.0/24")))})
+    for _ in range(2):
+        assert decides.decide("k", INVOKE, SHARED, Contexts({"aws:SourceIp": "192.0.2.1"})).allowed
+        assert not decides.decide("k", INVOKE, SHARED, Contexts({"aws:SourceIp": "198.51.100.1"})).allowed
+    contexts = Contexts()
+    assert decides.decide("k", INVOKE, ENDPOINT, contexts).allowed, (
+        "another resource's condition does not matter"
+    )
+    assert contexts.made == 0
+
+
+def test_a_condition_of_the_resource_on_the_caller_is_kept() -> None:
+    decides, contexts = authorizer(statement()), Contexts()
+    condition = {"Condition": {"StringEquals": {"aws:PrincipalAccount": ACCOUNT}}}
+    decides.replace_resource_policies({SHARED: attached(to("*", **condition))})
+    first = decides.decide("k", INVOKE, SHARED, contexts)
+    assert first.allowed
+    assert decides.decide("k", INVOKE, SHARED, contexts) is first
+    assert contexts.made == 0
+
+
+def test_a_condition_on_the_inference_router_is_never_met() -> None:
+    decides = authorizer(statement())
+    router = f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:inference-router/r"
+    condition = {"Condition": {"ArnEquals": {"sagemaker:SourceInferenceRouterArn": router}}}
+    decides.replace_resource_policies({SHARED: attached(to(ACCOUNT, **condition))})
+    assert not decides.decide("k", INVOKE, SHARED, Contexts()).allowed
+
+
+@pytest.mark.parametrize("own", [statement(), statement(action="s3:*"), statement("Deny")])
+@pytest.mark.parametrize(
+    "policies",
+    [
+        {SHARED: attached(to("*", "Deny"))},
+        {SHARED: attached(to(OTHER_ACCOUNT))},
+        {SHARED: attached(to(ACCOUNT), to(ALICE.arn, "Deny", **from_address("192.0.2.0/24")))},
+    ],
+)
+def test_a_refused_caller_of_another_account_cannot_tell_whether_there_is_a_policy(
+    own: dict[str, Any], policies: dict[str, Policy]
+) -> None:
+    decides, contexts = authorizer(own), Contexts({"aws:SourceIp": "192.0.2.1"})
+    unknown = decides.decide("k", INVOKE, SHARED, contexts)
+    decides.replace_resource_policies(policies)
+    assert decides.decide("k", INVOKE, SHARED, contexts) == unknown
+    assert not unknown.allowed
+
+
+def test_sessions_are_still_known_when_resource_policies_change() -> None:
+    decides = Authorizer()
+    decides.add("session", Grants(caller=ALICE, identity=(policy(statement()),)))
+    decides.replace_resource_policies({})
+    assert decides.decide("session", INVOKE, ENDPOINT, Contexts()).allowed
+    decides.replace_resource_policies({SHARED: attached(to(ACCOUNT))})
+    decides.replace({"k": Grants(caller=ALICE, identity=(policy(statement()),))})
+    assert decides.decide("k", INVOKE, SHARED, Contexts()).allowed, "new callers, the same resources"
+
+
 def test_a_resource_without_account_is_the_callers() -> None:
     decides = authorizer(statement())
     assert decides.decide("k", "s3:GetObject", "arn:aws:s3:::bucket/key", Contexts()).allowed

@@ -57,6 +57,19 @@ def test_endpoints_are_found_by_account_and_exact_name(t: Table) -> None:
     assert t.table.find("999999999999", "Echo") is None
 
 
+def test_endpoints_are_found_by_their_arn(t: Table) -> None:
+    t.put("i-1", name="Echo")
+    route = t.put("i-1", name="Echo", provisioning=True)
+    arn = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:endpoint/echo"
+    assert t.table.find_by_arn(arn) is route
+    assert t.table.find_by_arn(arn.replace("us-east-1", "eu-west-1")) is None
+    t.table.remove(ACCOUNT, "Echo")
+    assert t.table.find_by_arn(arn) is None
+    t.put("i-1", name="echo")
+    t.table.reset([])
+    assert t.table.find_by_arn(arn) is None
+
+
 def test_an_instance_outlives_the_replacement_of_its_route(t: Table) -> None:
     t.put("i-1")
     instance = t.reserve()

@@ -98,6 +98,34 @@ def one(value: str, key: str, rule: str) -> str:
     return f"1 validation error detected: Value '{value}' at '{key}' failed to satisfy constraint: Member must {rule}"
 
 
+ARN = "arn:aws:sagemaker:us-east-1:111122223333:endpoint"
+
+
+@pytest.mark.parametrize("raw", [f"{ARN}/Echo-1", f"{ARN}/Echo-1".replace(":", "%3A").replace("/", "%2F")])
+def test_an_endpoint_may_be_named_by_its_arn(raw: str) -> None:
+    assert wire.parse(wire.SYNC, raw.encode(), {}).endpoint_name == f"{ARN}/echo-1"
+    assert wire.parse(wire.SYNC, f"{ARN}%2F{'x' * 63}".encode(), {}).endpoint_name == f"{ARN}/{'x' * 63}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{ARN}/",
+        f"{ARN}/-x",
+        f"{ARN}/{'x' * 64}",
+        f"{ARN}/x/y",
+        f"{ARN}-config/x",
+        f"{ARN}/x".replace("111122223333", ""),
+        f"{ARN}/x".replace("arn:aws:", "arn:aws-cn:"),
+        f"{ARN}/x".replace("sagemaker", "s3"),
+        f"{ARN}/é",
+        "arn:aws:sagemaker",
+    ],
+)
+def test_what_is_neither_a_name_nor_an_arn_of_an_endpoint_is_refused(name: str) -> None:
+    assert "at 'endpointName' failed to satisfy constraint" in refusal({}, name.encode())
+
+
 PATTERN = "satisfy regular expression pattern: "
 PRINTABLE = PATTERN + r"\A\S[\p{Print}]*\z"
 SESSION = PATTERN + "^(NEW_SESSION)$|^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"

@@ -40,7 +40,7 @@ class Access:
     def replace(self, snapshot: Mapping[str, Any]) -> None:
         """Know these from now on, and nobody else. What was known of sessions is looked up anew."""
         self._identities = snapshot["identities"]
-        self._policies = _compile_all(snapshot["policies"])
+        self._policies = _compile_all(snapshot["policies"], PolicyKind.IDENTITY)
         self.credentials = {
             key_id: AccessKey(
                 access_key_id=key_id,
@@ -54,6 +54,10 @@ class Access:
         self.credentials[self._root.access_key_id] = self._root
         self._forget_sessions()
         self._authorizer.replace({key.access_key_id: self._grants(key) for key in self.credentials.values()})
+
+    def replace_resource_policies(self, documents: Mapping[str, str]) -> None:
+        """Know these resource-based policies from now on, by the resource's ARN, and no others."""
+        self._authorizer.replace_resource_policies(_compile_all(documents, PolicyKind.RESOURCE))
 
     def open_session(self, token: bytes) -> Session:
         """The session of a token.
@@ -157,20 +161,22 @@ def _opened(open_token: OpenToken, token: bytes) -> Session:
         raise ExpiredTokenException("The security token included in the request is expired") from None
 
 
-def _compile_all(documents: Mapping[str, Any]) -> dict[str, Policy]:
+def _compile_all(documents: Mapping[str, Any], kind: PolicyKind) -> dict[str, Policy]:
     """A policy that does not compile was accepted by another version: it must not allow by being left out of a
     set with a Deny, so it stands for one that denies everything."""
     compiled = {}
     for name, document in documents.items():
         try:
-            compiled[name] = compile_policy(document, name=name, kind=PolicyKind.IDENTITY)
+            compiled[name] = compile_policy(document, name=name, kind=kind)
         except PolicyError as error:
             logger.error("the policy %s cannot be read, and so denies everything: %s", name, error)
-            compiled[name] = compile_policy(_DENY_EVERYTHING, name=name, kind=PolicyKind.IDENTITY)
+            compiled[name] = compile_policy(_deny_everything(kind), name=name, kind=kind)
     return compiled
 
 
-_DENY_EVERYTHING = {
-    "Version": "2012-10-17",
-    "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"},
-}
+def _deny_everything(kind: PolicyKind) -> Mapping[str, Any]:
+    to_whom = {"Principal": "*"} if kind is PolicyKind.RESOURCE else {}
+    return {
+        "Version": "2012-10-17",
+        "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*", **to_whom},
+    }

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from moorage.auth.policy import Caller, Context, Decision, Policy, Request, Source, evaluate
+from moorage.auth.policy import Caller, Context, Decision, Policy, Request, Source, evaluate_discreetly
 
 ContextFactory = Callable[[], Context]
 """Makes the context of a request. It is called only when a policy needs it."""
@@ -33,19 +33,26 @@ class Grants:
 Snapshot = Mapping[str, Grants]
 """Grants by the caller's key: whatever names a caller uniquely, such as an access key id."""
 
+ResourcePolicies = Mapping[str, Policy]
+"""Resource-based policies by the ARN of what they are attached to."""
+
 
 class Authorizer:
-    """Decides by the policies of the callers it was last told.
+    """Decides by the policies of the callers and resources it was last told.
 
     A decision is kept, for a caller, an action and a resource, when it cannot depend on anything else of the request.
     """
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
-        self._state = _State(snapshot or {})
+        self._state = _State(snapshot or {}, {})
 
     def replace(self, snapshot: Snapshot) -> None:
-        """Decide by these from now on. Everything kept is dropped."""
-        self._state = _State(snapshot)
+        """Decide by these from now on. Everything kept is dropped, but for the resources' policies."""
+        self._state = _State(snapshot, self._state.resource_policies)
+
+    def replace_resource_policies(self, policies: ResourcePolicies) -> None:
+        """Decide by these from now on, for the callers known. No decision is kept."""
+        self._state = _State(self._state.snapshot, policies)
 
     def add(self, caller_key: str, grants: Grants) -> None:
         """Know one more caller, such as a session that came with its token, until `remove` or `replace`."""
@@ -66,23 +73,28 @@ class Authorizer:
 class _State:
     """One snapshot and the decisions made by it; a decision never outlives its snapshot."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, resource_policies: ResourcePolicies) -> None:
         self.decisions: dict[tuple[str, str, str], Decision] = {}
-        self._snapshot = dict(snapshot)
+        self.snapshot = dict(snapshot)
+        self.resource_policies = resource_policies
         self._constant: dict[tuple[str, str], bool] = {}
 
     def decide(
         self, caller_key: str, action: str, resource: str, context_factory: ContextFactory
     ) -> Decision:
-        grants = self._snapshot.get(caller_key)
+        grants = self.snapshot.get(caller_key)
         if grants is None:
             return _UNKNOWN
-        constant = self._is_constant(caller_key, action)
-        decision = evaluate(
+        attached = self.resource_policies.get(resource)
+        constant = self._is_constant(caller_key, action, grants.policies()) and (
+            attached is None or self._is_constant(resource, action, (attached,))
+        )
+        decision = evaluate_discreetly(
             Request(action, resource, grants.caller, {} if constant else context_factory()),
             identity=grants.identity,
             boundary=grants.boundary,
             session=grants.session,
+            resource=attached,
             resource_account_id=account_of(resource) or grants.caller.account_id,
         )
         if constant and len(resource) <= _LONGEST_RESOURCE:
@@ -93,27 +105,28 @@ class _State:
 
     def know(self, caller_key: str, grants: Grants) -> None:
         self.forget((caller_key,))
-        self._snapshot[caller_key] = grants
+        self.snapshot[caller_key] = grants
 
     def forget(self, caller_keys: Iterable[str]) -> None:
-        known = [key for key in caller_keys if self._snapshot.pop(key, None) is not None]
+        known = [key for key in caller_keys if self.snapshot.pop(key, None) is not None]
         if known:
             self.decisions.clear()
             self._constant.clear()
 
-    def _is_constant(self, caller_key: str, action: str) -> bool:
-        """Whether no statement that covers the action looks at anything but the caller and the resource."""
-        known = self._constant.get((caller_key, action))
+    def _is_constant(self, owner: str, action: str, policies: Iterable[Policy]) -> bool:
+        """Whether no statement that covers the action looks at anything but the caller and the resource, in the
+        policies of this owner: a caller's key or a resource's ARN."""
+        known = self._constant.get((owner, action))
         if known is None:
             lower = action.lower()
             known = not any(
                 statement.request_keys and statement.covers(lower)
-                for policy in self._snapshot[caller_key].policies()
+                for policy in policies
                 for statement in policy.statements
             )
             if len(self._constant) >= _MOST_ACTIONS:
                 self._constant.clear()
-            self._constant[caller_key, action] = known
+            self._constant[owner, action] = known
         return known
 
 

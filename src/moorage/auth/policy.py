@@ -44,6 +44,7 @@ __all__ = [
     "compile_policy",
     "denial_message",
     "evaluate",
+    "evaluate_discreetly",
 ]
 
 Context = Mapping[str, str | tuple[str, ...]]
@@ -140,6 +141,37 @@ def evaluate(
     if caller.account_id == resource_account_id:
         return _decide_within_account(question, policies, granted)
     return _decide_across_accounts(question, policies, granted)
+
+
+def evaluate_discreetly(
+    request: Request,
+    *,
+    identity: Sequence[Policy],
+    boundary: Policy | None = None,
+    session: Sequence[Policy] | None = None,
+    resource: Policy | None = None,
+    resource_account_id: str,
+) -> Decision:
+    """`evaluate`, for an answer that tells the caller why. A caller of another account is refused with the same
+    grounds whatever the resource's policy says, and so whether or not there is such a resource."""
+    decision = evaluate(
+        request,
+        identity=identity,
+        boundary=boundary,
+        session=session,
+        resource=resource,
+        resource_account_id=resource_account_id,
+    )
+    owner_asks = request.principal.account_id == resource_account_id
+    if decision.allowed or owner_asks or resource is None or resource.kind is PolicyKind.TRUST:
+        return decision
+    return evaluate(
+        request,
+        identity=identity,
+        boundary=boundary,
+        session=session,
+        resource_account_id=resource_account_id,
+    )
 
 
 def denial_message(request: Request, decision: Decision) -> str:

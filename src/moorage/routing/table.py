@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moorage.resources import arn
+
 EndpointKey = tuple[str, str]
 """Account id and endpoint name."""
 
@@ -70,6 +72,10 @@ class EndpointRoute:
     def key(self) -> EndpointKey:
         return self.account_id, self.name
 
+    @property
+    def arn(self) -> str:
+        return arn("endpoint", region=self.region, account_id=self.account_id, name=self.name)
+
 
 class RoutingTable:
     """All routes by endpoint, and all instances by id.
@@ -86,6 +92,7 @@ class RoutingTable:
     ) -> None:
         self._on_changed = on_changed
         self._routes: dict[EndpointKey, EndpointRoute] = {}
+        self._by_arn: dict[str, EndpointRoute] = {}
         self._instances: dict[str, Instance] = {}
         self._on_drained = on_drained
         self.complete = False
@@ -101,6 +108,10 @@ class RoutingTable:
     def find(self, account_id: str, endpoint_name: str) -> EndpointRoute | None:
         return self._routes.get((account_id, endpoint_name))
 
+    def find_by_arn(self, arn: str) -> EndpointRoute | None:
+        """The name in it is in lower case."""
+        return self._by_arn.get(arn)
+
     def reset(self, routes: Iterable[Mapping[str, Any]]) -> None:
         """Replace everything by a whole snapshot."""
         documents = list(routes)
@@ -115,7 +126,9 @@ class RoutingTable:
         """Add or replace one route, given as the controller publishes it."""
         route = self._route(document)
         before = self._routes.get(route.key)
-        self._routes[route.key] = route
+        if before is not None:
+            del self._by_arn[before.arn]
+        self._routes[route.key] = self._by_arn[route.arn] = route
         if before is not None:
             kept = {instance for variant in route.variants for instance in variant.instances}
             self._retire(
@@ -129,6 +142,7 @@ class RoutingTable:
     def remove(self, account_id: str, endpoint_name: str) -> None:
         route = self._routes.pop((account_id, endpoint_name), None)
         if route is not None:
+            del self._by_arn[route.arn]
             self._retire(instance for variant in route.variants for instance in variant.instances)
             self._on_changed(*route.key)
 

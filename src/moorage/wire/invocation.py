@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from moorage.errors import ValidationError
+from moorage.resources import address_of
 from moorage.wire import validation
 
 _LONGEST_MESSAGE: Final = 2048
@@ -201,7 +202,10 @@ _RETURNED_BY_STREAM: Final = {
 
 @dataclass(slots=True)
 class Invocation:
-    """One call, validated. `members` holds the headers that were given, by header name."""
+    """One call, validated. `members` holds the headers that were given, by header name.
+
+    `endpoint_name` is an ARN, its name in lower case, where the caller has given one.
+    """
 
     operation: Operation
     endpoint_name: str
@@ -239,11 +243,12 @@ def parse(operation: Operation, raw_endpoint_name: bytes, headers: Mapping[bytes
 
 @lru_cache(maxsize=1024)
 def _endpoint_name(raw: bytes) -> str | None:
-    """The name decoded, if it is one."""
+    """The name decoded, if it is one, or an endpoint's ARN."""
     name = unquote_to_bytes(raw)
-    if len(name) > ENDPOINT_NAME.max_length or not _SATISFIES[_NAME](name):
-        return None
-    return name.decode("ascii")
+    if len(name) <= ENDPOINT_NAME.max_length and _SATISFIES[_NAME](name):
+        return name.decode("ascii")
+    address = address_of(name.decode("latin-1"))
+    return None if address is None else address.arn
 
 
 def render_container_request(invocation: Invocation, *, path: bytes, host: bytes, length: int) -> bytes:
