@@ -240,7 +240,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.give_back(self)
         else:
             self._transport.close()
-        exchange.reply_end()
+        try:
+            exchange.reply_end()
+        except Exception:
+            logger.exception("the end of a reply could not be handled")
+            exchange.reply_failed()
 
     def _fail(self, error: BaseException) -> None:
         logger.error("a reply could not be handled", exc_info=error)

@@ -62,3 +62,36 @@ async def test_a_connection_whose_reply_was_held_back_to_its_end_reads_the_next(
                 exchange.connection.drop()
                 raise
         pool.close()
+
+
+async def test_an_exchange_that_cannot_handle_the_end_of_its_reply_is_told_so() -> None:
+    """Else it would wait forever, and so would its client."""
+
+    class Faulty(HoldingBack):
+        def reply_data(self, chunk: bytes) -> None:
+            """Nothing is held back."""
+
+        def reply_end(self) -> None:
+            raise ZeroDivisionError
+
+        def reply_failed(self) -> None:
+            self.done.set_result(None)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        pool = Pool(
+            tcp("127.0.0.1", port),
+            loop=asyncio.get_running_loop(),
+            timeout_seconds=PATIENCE,
+            idle_seconds=60,
+        )
+        exchange = Faulty()
+        pool.start(exchange)
+        await asyncio.wait_for(exchange.done, PATIENCE)
+        pool.close()
