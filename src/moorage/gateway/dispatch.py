@@ -23,7 +23,7 @@ from moorage.errors import (
     ValidationError,
 )
 from moorage.gateway.pieces import TINY, gather
-from moorage.gateway.request import Request
+from moorage.gateway.request import Call, Request
 from moorage.routing import selection
 from moorage.routing.table import EndpointRoute, Instance, RoutingTable, VariantRoute
 from moorage.upstream import UpstreamConnection
@@ -51,7 +51,7 @@ _HASH_AS_IT_COMES = 256 * 1024
 """Bodies above this many bytes are hashed chunk by chunk, so that no single step is long."""
 
 
-class InvocationCall:
+class InvocationCall(Call):
     """One call of InvokeEndpoint."""
 
     __slots__ = (
@@ -153,10 +153,11 @@ class InvocationCall:
         """The client has gone: so must the work in the container."""
         self._give_up()
 
-    def pause_reply(self) -> None:
-        """The reply is written in one piece, so there is nothing to hold back; nor is there in the request."""
+    def pause_request(self) -> None:
+        """The request is written in one piece, so there is nothing to hold back."""
 
-    resume_reply = pause_request = resume_request = pause_reply
+    def resume_request(self) -> None:
+        """Nothing was paused."""
 
     def _check_size(self, size: int) -> None:
         limit = self._front.settings.max_body_bytes

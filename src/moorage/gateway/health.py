@@ -3,28 +3,20 @@
 import json
 from typing import TYPE_CHECKING
 
-from moorage.gateway.request import Request
+from moorage.gateway.request import Call, Request
 
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
 
 
-class HealthCall:
+class HealthCall(Call):
     """200 once the routing table has been received from the controller, 503 before. No authentication."""
 
     def __init__(self, front: "GatewayFront", request: Request) -> None:
         self._front = front
         self._request = request
 
-    def data(self, chunk: bytes) -> None:
-        """A health check has no body; what comes is dropped."""
-
     def end(self) -> None:
         ready = self._front.table.complete
         body = json.dumps({"status": "ready" if ready else "starting"}).encode()
         self._request.reply(200 if ready else 503, b"Content-Type: application/json\r\n", body)
-
-    def cancel(self) -> None:
-        """Nothing is held."""
-
-    pause_reply = resume_reply = cancel

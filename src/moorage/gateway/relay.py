@@ -28,7 +28,7 @@ from moorage.errors import (
 from moorage.gateway import s3_repairs
 from moorage.gateway.http import is_hop_by_hop
 from moorage.gateway.pieces import TINY, gather
-from moorage.gateway.request import Request
+from moorage.gateway.request import Call, Request
 from moorage.upstream import Pool, UpstreamConnection
 from moorage.wire import aws_chunked
 
@@ -46,7 +46,7 @@ _STREAMING = b"STREAMING-"
 _NOT_RETURNED = frozenset((b"date", b"server", b"content-length", b"x-amzn-requestid"))
 
 
-class _Relay(ABC):
+class _Relay(Call, ABC):
     """The way back, which both relays share: the reply flows to the client as it comes."""
 
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
@@ -229,7 +229,8 @@ class CollectedRelay(_Relay):
     def pause_request(self) -> None:
         """The body is small and written in one piece."""
 
-    resume_request = pause_request
+    def resume_request(self) -> None:
+        """Nothing was paused."""
 
     def _check_size(self, size: int) -> None:
         if size > _MOST_COLLECTED:

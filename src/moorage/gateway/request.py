@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from moorage.gateway.client_connection import ClientConnection
 
 
-class Call(Protocol):
-    """What the front does with one request."""
+class Call:
+    """What the front does with one request. By itself, as of one that has been answered, it drops what arrives."""
+
+    __slots__ = ()
 
     def data(self, chunk: bytes) -> None:
         """Some bytes of the body. May raise `ServiceError`."""
@@ -41,22 +43,10 @@ class Front(Protocol):
         """Status, header lines (each ended by CRLF) and body of an error reply."""
 
 
-class _Done:
-    """The call of a request that has been answered: what else arrives is dropped."""
-
-    def data(self, chunk: bytes) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-    cancel = pause_reply = resume_reply = end
+DONE = Call()
 
 
-DONE = _Done()
-
-
-class Refused(_Done):
+class Refused(Call):
     """The call of a request refused by its head: answered when its (short) body has passed, so that the connection
     can be kept."""
 
@@ -117,6 +107,11 @@ class Request:
     def secure(self) -> bool:
         """Whether it came by TLS."""
         return self._connection.secure
+
+    @property
+    def limited(self) -> bool:
+        """Whether it counts among what its key may ask."""
+        return self._connection.limited
 
     @property
     def client_address(self) -> str:
