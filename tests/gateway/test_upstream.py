@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from moorage.upstream import Pool, UpstreamConnection, tcp
 
 PATIENCE = 2.0
@@ -64,7 +66,9 @@ async def test_a_connection_whose_reply_was_held_back_to_its_end_reads_the_next(
         pool.close()
 
 
-async def test_an_exchange_that_cannot_handle_the_end_of_its_reply_is_told_so() -> None:
+async def test_an_exchange_that_cannot_handle_the_end_of_its_reply_is_told_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Else it would wait forever, and so would its client."""
 
     class Faulty(HoldingBack):
@@ -95,3 +99,5 @@ async def test_an_exchange_that_cannot_handle_the_end_of_its_reply_is_told_so() 
         pool.start(exchange)
         await asyncio.wait_for(exchange.done, PATIENCE)
         pool.close()
+    assert [record.getMessage() for record in caplog.records] == ["the end of a reply could not be handled"]
+    caplog.clear()
