@@ -1,7 +1,7 @@
 """The feed between a controller and gateways that come and go, over a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -66,4 +66,28 @@ async def test_a_gateway_that_connects_late_is_asked_what_is_drained(tmp_path: P
         assert not drained.done()
         feed.remove(ACCOUNT, "demo")
         assert await drained
+    feed.close()
+
+
+async def test_policies_reach_gateways_that_are_there_and_those_that_come(tmp_path: Path) -> None:
+    feed = Feed(gateways=1)
+    feed.publish_policies({"arn": "first"})
+    await feed.listen(tmp_path / "feed")
+    feed.begin()
+    told: asyncio.Queue[Mapping[str, str]] = asyncio.Queue()
+    task = asyncio.create_task(
+        follow(
+            tmp_path / "feed",
+            RoutingTable(on_drained=lambda each: None),
+            asyncio.Queue(),
+            asyncio.Event(),
+            policies=told.put_nowait,
+        )
+    )
+    assert await told.get() == {"arn": "first"}
+    feed.publish_policies({"arn": "first"})
+    feed.publish_policies({"arn": "second"})
+    assert await told.get() == {"arn": "second"}, "what is as it was is not told again"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     feed.close()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from moorage.routing.table import route_document
 from tests.gateway.harness import (
     ContainerConnection,
     Gateway,
@@ -818,3 +819,45 @@ async def test_a_large_body_arrives_whole_also_at_the_second_try(framing: str) -
             reply = await client.reply()
             assert (reply.status, reply.body.decode()) == (200, hashlib.sha256(body).hexdigest())
         assert container.connections == 2
+
+
+ARN = "arn%3Aaws%3Asagemaker%3Aus-east-1%3A000000000000%3Aendpoint%2F"
+
+
+@pytest.mark.parametrize("name", ["echo", ARN + "echo", ARN + "Echo", ARN.replace("%3A", ":") + "echo"])
+async def test_an_endpoint_is_invoked_by_its_name_or_its_arn(gateway: Gateway, name: str) -> None:
+    await gateway.echo()
+    for _ in range(2):
+        reply = await gateway.call(request(b"hello", f"/endpoints/{name}/invocations"))
+        assert (reply.status, reply.body) == (200, b"hello")
+
+
+async def test_an_arn_of_no_endpoint_is_told_by_account_and_name(gateway: Gateway) -> None:
+    await gateway.echo()
+    for name in (ARN + "Other", ARN.replace("east", "west") + "echo"):
+        reply = await gateway.call(request(b"hello", f"/endpoints/{name}/invocations"))
+        assert (reply.status, reply.error) == (400, "ValidationError")
+        assert b" of account 000000000000 not found." in reply.body
+
+
+async def test_who_asks_for_an_endpoint_of_another_account_is_not_told_whether_it_is_there(
+    gateway: Gateway,
+) -> None:
+    container = await gateway.container(echo)
+    variant = {
+        "name": "AllTraffic",
+        "weight": 1.0,
+        "container_hostname": "primary",
+        "instances": [gateway.instance(container)],
+    }
+    gateway.server.table.put(
+        route_document(account_id="111122223333", name="echo", region="us-east-1", variants=[variant])
+    )
+    texts = set()
+    for name in ("echo", "other"):
+        path = f"/endpoints/{ARN.replace('000000000000', '111122223333')}{name}/invocations"
+        reply = await gateway.call(request(b"hello", path))
+        assert (reply.status, reply.error) == (403, "AccessDeniedException")
+        texts.add(reply.body.replace(name.encode(), b"NAME"))
+    assert len(texts) == 1
+    assert container.connections == 0

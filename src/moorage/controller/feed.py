@@ -45,7 +45,7 @@ class Feed:
         self._syncs = 0
         self._awaited: set[str] = set()
         self._complete = False
-        self._identities: Mapping[str, Any] | None = None
+        self._announced: dict[str, Mapping[str, Any]] = {}
 
     def __repr__(self) -> str:
         return f"<Feed {len(self._routes)} routes, {len(self._gateways)} gateways>"
@@ -63,9 +63,17 @@ class Feed:
 
     def publish_identities(self, snapshot: Mapping[str, Any]) -> None:
         """Tell every gateway, and those that connect later, who may call and what they may do."""
-        self._identities = snapshot
-        for gateway in self._gateways:
-            gateway.send({"identities": snapshot})
+        self._announce("identities", snapshot)
+
+    def publish_policies(self, documents: Mapping[str, str]) -> None:
+        """The same of the policies of endpoints, by ARN."""
+        self._announce("policies", documents)
+
+    def _announce(self, what: str, value: Mapping[str, Any]) -> None:
+        if self._announced.get(what) != value:
+            self._announced[what] = value
+            for gateway in self._gateways:
+                gateway.send({what: value})
 
     def begin(self) -> None:
         """All routes known at start-up have been put: gateways may have the table, which is whole from now on."""
@@ -121,8 +129,8 @@ class Feed:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         gateway = _Gateway(writer)
-        if self._identities is not None:
-            gateway.send({"identities": self._identities})
+        for what, value in self._announced.items():
+            gateway.send({what: value})
         if self._complete:
             gateway.send({"reset": list(self._routes.values())})
             gateway.send({"drain": list(self._awaited)})

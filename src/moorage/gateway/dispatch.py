@@ -24,6 +24,7 @@ from moorage.errors import (
 )
 from moorage.gateway.pieces import TINY, gather
 from moorage.gateway.request import Call, Request
+from moorage.resources import address_of
 from moorage.routing import selection
 from moorage.routing.table import EndpointRoute, Instance, RoutingTable, VariantRoute
 from moorage.upstream import UpstreamConnection
@@ -141,7 +142,7 @@ class InvocationCall(Call):
         table = self._front.table
         route = table.find(key.account_id, invocation.endpoint_name)
         if route is None:
-            raise no_route(table, key.account_id, invocation.endpoint_name, self.no_table_error)
+            route = route_by_arn(table, key.account_id, invocation.endpoint_name, self.no_table_error)
         self._route = route
         _check_features(route, invocation)
         self._variant = selection.choose_variant(route, invocation.target_variant)
@@ -320,13 +321,23 @@ class InvocationCall(Call):
         )
 
 
-def no_route(
+def route_by_arn(
     table: RoutingTable, account_id: str, endpoint_name: str, no_table_error: type[ServiceError]
-) -> ServiceError:
-    """What a client is told whose endpoint the table does not have."""
+) -> EndpointRoute:
+    """The route of an endpoint that the caller's account does not have under this name: it may be an ARN.
+
+    Raises:
+        ServiceError: what a client is told whose endpoint the table does not have.
+    """
+    route = table.find_by_arn(endpoint_name)
+    if route is not None:
+        return route
     if table.complete:
-        return ValidationError(f"Endpoint {endpoint_name} of account {account_id} not found.")
-    return no_table_error(
+        address = address_of(endpoint_name)
+        if address is not None:
+            account_id, endpoint_name = address.account_id, address.name
+        raise ValidationError(f"Endpoint {endpoint_name} of account {account_id} not found.")
+    raise no_table_error(
         "The gateway has not received its routing table from the controller yet. "
         "If this lasts, the server's log says why the controller is not running."
     )

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim
 from moorage.errors import ServiceError, ServiceUnavailable, ValidationError
-from moorage.gateway.dispatch import no_route
+from moorage.gateway.dispatch import route_by_arn
 from moorage.gateway.relay import CollectedRelay
 from moorage.gateway.request import Request
+from moorage.routing.table import EndpointRoute
 from moorage.wire import invocation as wire
 from moorage.wire import validation
 
@@ -83,13 +84,13 @@ class EnqueueCall(CollectedRelay):
             self._request, key, "sagemaker:InvokeEndpointAsync", invocation.endpoint_name
         )
         _check_input(invocation, body)
-        self._check_route(key.account_id, invocation.endpoint_name)
+        route = self._route(key.account_id, invocation.endpoint_name)
         headers = {
             b"host": b"controller",
             b"x-moorage-operation": wire.ASYNC.name.encode(),
-            b"x-moorage-account-id": key.account_id.encode(),
+            b"x-moorage-account-id": route.account_id.encode(),
             b"x-moorage-principal-arn": key.principal_arn.encode(),
-            b"x-moorage-endpoint-name": invocation.endpoint_name.encode(),
+            b"x-moorage-endpoint-name": route.name.encode(),
             b"x-amzn-requestid": self._request.request_id,
             **invocation.members,
             b"content-length": b"%d" % len(body),
@@ -97,16 +98,18 @@ class EnqueueCall(CollectedRelay):
         lines = [name + b": " + value + b"\r\n" for name, value in headers.items()]
         return b"".join([b"POST /async-invocations HTTP/1.1\r\n", *lines, b"\r\n", body])
 
-    def _check_route(self, account_id: str, endpoint_name: str) -> None:
+    def _route(self, account_id: str, endpoint_name: str) -> EndpointRoute:
+        """The queue, and all that follows from an invocation, are those of the endpoint's account."""
         table = self._front.table
         route = table.find(account_id, endpoint_name)
         if route is None:
-            raise no_route(table, account_id, endpoint_name, ServiceUnavailable)
+            route = route_by_arn(table, account_id, endpoint_name, ServiceUnavailable)
         if not route.asynchronous:
             raise ValidationError(
-                f"Endpoint {endpoint_name} of account {account_id} is not an asynchronous endpoint: "
+                f"Endpoint {route.name} of account {route.account_id} is not an asynchronous endpoint: "
                 "it accepts InvokeEndpoint and InvokeEndpointWithResponseStream."
             )
+        return route
 
 
 def _check_input(invocation: wire.Invocation, body: bytes) -> None:

@@ -1,10 +1,11 @@
 """The gateway's end of the feed: routing snapshots in, drained instances out.
 
 One JSON value a line. From the controller: `{"reset": [route…]}` after connecting, then `{"put": route}`,
-`{"remove": [account_id, name]}`, `{"identities": snapshot}` (who may call: see `moorage.auth.access`), `{"drain":
-[instance_id…]}` and `{"sync": number}`. To the controller: `{"drained": instance_id}` when an instance that no
-route names any more has nothing inside it, and `{"synced": number}` once everything before that `sync` has been
-taken in. While the controller is away the last table stays.
+`{"remove": [account_id, name]}`, `{"identities": snapshot}` (who may call: see `moorage.auth.access`),
+`{"policies": {arn: document…}}` (those of all endpoints), `{"drain": [instance_id…]}` and `{"sync": number}`. To the
+controller: `{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
+`{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last table
+stays.
 """
 
 import asyncio
@@ -30,9 +31,10 @@ async def follow(
     received: asyncio.Event,
     *,
     identities: Callable[[Mapping[str, Any]], None] = lambda snapshot: None,
+    policies: Callable[[Mapping[str, str]], None] = lambda documents: None,
 ) -> None:
     """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole.
-    `identities` is called with each snapshot of who may call."""
+    `identities` is called with each snapshot of who may call, `policies` with those of the endpoints."""
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE)
@@ -47,6 +49,8 @@ async def follow(
                 message = json.loads(line)
                 if "identities" in message:
                     identities(message["identities"])
+                elif "policies" in message:
+                    policies(message["policies"])
                 else:
                     _apply(message, table, reports)
                 if table.complete:

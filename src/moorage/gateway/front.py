@@ -117,7 +117,7 @@ class GatewayFront:
         self.access.authorize(key, action, resource, lambda: conditions.of_request(request, region=region))
 
     def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:
-        """The same for an endpoint of the key's own account."""
+        """The same for an endpoint: one of the key's own account by its name, or any by its ARN."""
         self.authorize(
             request, key, action, _endpoint_arn(self.settings.region, key.account_id, endpoint_name)
         )
@@ -204,6 +204,8 @@ def _check_other_signatures(request: Request) -> None:
 
 @lru_cache(maxsize=4096)
 def _endpoint_arn(region: str, account_id: str, endpoint_name: str) -> str:
+    if endpoint_name.startswith("arn:"):
+        return endpoint_name
     return arn("endpoint", region=region, account_id=account_id, name=endpoint_name)
 
 

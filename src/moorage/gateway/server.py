@@ -79,7 +79,12 @@ class GatewayServer:
         if with_feed:
             received = asyncio.Event()
             feed = follow(
-                self._settings.feed_socket, self.table, self._reports, received, identities=self._know
+                self._settings.feed_socket,
+                self.table,
+                self._reports,
+                received,
+                identities=self._know,
+                policies=self._access.replace_resource_policies,
             )
             tasks.append(loop.create_task(feed, name="follow the feed"))
             # Clients wait in the socket's queue meanwhile, rather than be told of endpoints that are not there.

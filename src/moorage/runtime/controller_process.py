@@ -4,9 +4,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import uvicorn
 import uvloop
@@ -39,6 +40,7 @@ from moorage.storage.resources import SqlResourceStore
 
 _RETRY_SECONDS = 0.5
 _WAIT_FOR_RECOVERY_SECONDS = 5.0
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -46,7 +48,8 @@ async def serve(settings: Settings, url: str) -> None:
     """Answer the gateways, reconcile, and run what is queued, until SIGTERM or SIGINT."""
     database = await open_database(settings.effective_database_url)
     try:
-        store = SqlResourceStore(database)
+        policies_changed = asyncio.Event()
+        store = SqlResourceStore(database, on_policies_change=policies_changed.set)
         objects = _objects(settings, url)
         feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
         sealer = create_sealer(secret_key=settings.secret_key, path=settings.secret_key_file)
@@ -54,6 +57,7 @@ async def serve(settings: Settings, url: str) -> None:
         identities = IdentityStore(database, sealer, on_change=changed.set)
         await identities.ensure_account(settings.account_id, "root")
         feed.publish_identities(await identities.snapshot())
+        feed.publish_policies(await store.all_policies())
         queue = SqlQueue(database)
         publisher = create_publisher(settings, database)
         reports: asyncio.Queue[Report] = asyncio.Queue()
@@ -98,7 +102,8 @@ async def serve(settings: Settings, url: str) -> None:
             "reconcile": reconciler.run(recovered.set),
             "follow the feed": follow(settings.feed_socket, table, reports, asyncio.Event()),
             "dispatch": dispatcher.run(),
-            "publish identities": _publish_identities(identities, changed, feed),
+            "publish identities": _publish(changed, identities.snapshot, feed.publish_identities),
+            "publish policies": _publish(policies_changed, store.all_policies, feed.publish_policies),
             "publish notifications": publisher.run(),
         }
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
@@ -117,15 +122,17 @@ async def serve(settings: Settings, url: str) -> None:
         await database.close()
 
 
-async def _publish_identities(identities: IdentityStore, changed: asyncio.Event, feed: Feed) -> None:
-    """Changes that come while a snapshot is being read share the next one."""
+async def _publish(
+    changed: asyncio.Event, read: Callable[[], Awaitable[T]], publish: Callable[[T], None]
+) -> None:
+    """Changes that come while the state is being read share the next one."""
     while True:
         await changed.wait()
         changed.clear()
         try:
-            feed.publish_identities(await identities.snapshot())
+            publish(await read())
         except Exception:
-            logger.exception("who may call could not be read, and is tried again")
+            logger.exception("who may do what could not be read, and is tried again")
             changed.set()
             await asyncio.sleep(_RETRY_SECONDS)
 
