@@ -1,0 +1,1 @@
+"""Unmodified clients of the API against a running server: `make conformance`. See README.md."""
