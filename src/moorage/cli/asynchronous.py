@@ -13,11 +13,10 @@ from rich.table import Table
 
 from moorage.async_inference.base import Status
 from moorage.cli.client import ERRORS, PrivateRoutes, client, complain, explain
-from moorage.cli.inspection import local_time, styled
+from moorage.cli.inspection import local_time, print_table, styled
 from moorage.config import Settings
 
 _LONGEST_PAGE = 1000
-_WIDTH_OF_A_PIPE = 250
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _SHOWN = {
@@ -191,7 +190,7 @@ def _print_backlogs(backlogs: Sequence[Mapping[str, Any]], *, as_json: bool) -> 
             f"{backlog['ReceivedLastMinute']:,}",
             f"{backlog['FinishedLastMinute']:,}",
         )
-    _print_table(table)
+    print_table(table)
     return 0
 
 
@@ -212,13 +211,7 @@ def _print_invocations(invocations: Sequence[Mapping[str, Any]], *, with_endpoin
             local_time(invocation["ReceivedTime"]),
             str(invocation["Attempts"]),
         )
-    _print_table(table)
-
-
-def _print_table(table: Table) -> None:
-    """As wide as the terminal; in a pipe a line stays a line."""
-    console = Console()
-    (console if console.is_terminal else Console(width=_WIDTH_OF_A_PIPE)).print(table)
+    print_table(table)
 
 
 def _print_invocation(invocation: Mapping[str, Any]) -> None:

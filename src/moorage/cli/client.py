@@ -53,6 +53,13 @@ def server_url(settings: Settings, *, public: bool = False) -> str:
         ) from None
 
 
+def region(settings: Settings) -> str:
+    """The region to sign for."""
+    if not os.environ.get("AWS_ENDPOINT_URL"):
+        return settings.region
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or settings.region
+
+
 def client(settings: Settings, service: str, **config: Any) -> Any:
     """A boto3 client of one of the server's services.
 
@@ -65,8 +72,7 @@ def client(settings: Settings, service: str, **config: Any) -> Any:
             "s3", endpoint_url=settings.s3_endpoint, region_name=settings.region, config=options
         )
     if os.environ.get("AWS_ENDPOINT_URL"):
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or settings.region
-        return boto3.client(service, region_name=region, config=options)
+        return boto3.client(service, region_name=region(settings), config=options)
     url = server_url(settings)
     key = read_root_key(settings.credentials_file, account_id=settings.account_id)
     return boto3.client(

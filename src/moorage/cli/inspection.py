@@ -12,6 +12,7 @@ from rich.table import Table
 from moorage.cli.client import ERRORS, PrivateRoutes, client, complain, explain
 from moorage.config import Settings
 
+_WIDTH_OF_A_PIPE = 250
 _STYLES = {"InService": "green", "Completed": "green", "Failed": "red", "Expired": "red"}
 
 
@@ -23,7 +24,7 @@ def list_endpoints(settings: Settings, *, as_json: bool) -> int:
         complain(explain(error))
         return 1
     if as_json:
-        print(json.dumps(found, default=_json_value))
+        print_json(found)
         return 0
     if not found:
         Console().print("No endpoints. `moorage deploy MODEL --name NAME` makes one.")
@@ -47,7 +48,7 @@ def describe(settings: Settings, name: str, *, as_json: bool) -> int:
         return 1
     endpoint.pop("ResponseMetadata", None)
     if as_json:
-        print(json.dumps(endpoint, default=_json_value))
+        print_json(endpoint)
         return 0
     console = Console()
     console.print(f"[bold]{escape(name)}[/bold]  {styled(endpoint['EndpointStatus'])}")
@@ -96,6 +97,17 @@ def styled(status: str) -> str:
 
 def local_time(iso: str) -> str:
     return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal; in a pipe a line stays a line."""
+    console = Console()
+    (console if console.is_terminal else Console(width=_WIDTH_OF_A_PIPE)).print(table)
+
+
+def print_json(document: object) -> None:
+    """A reply of boto3's, on one line."""
+    print(json.dumps(document, default=_json_value))
 
 
 def _json_value(value: Any) -> Any:

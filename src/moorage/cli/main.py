@@ -3,12 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from moorage.async_inference.base import Status
-from moorage.config import Settings, SettingsError, load
+from moorage.cli.iam import iam_app
+from moorage.cli.options import ConfigFile, DataDir, Json, read_settings
+from moorage.config import SettingsError
 
 OK, FAILED, USAGE = 0, 1, 2
 """Exit codes: done; the thing asked for failed; the command line or a setting is wrong."""
@@ -24,16 +26,8 @@ async_app = typer.Typer(
     no_args_is_help=True, help="Look at the queue of asynchronous invocations, and put it right."
 )
 app.add_typer(async_app, name="async")
+app.add_typer(iam_app, name="iam")
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Directory of all state.", show_default="./moorage-data"),
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="Settings file.", show_default="./moorage.toml if it exists"),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
 InvocationId = Annotated[str, typer.Argument(metavar="ID", help="An invocation id, or an inference id.")]
 
@@ -332,14 +326,3 @@ def version(
 
         print(f"moorage {__version__}")
         raise typer.Exit(OK)
-
-
-def read_settings(config: Path | None, **overrides: Any) -> Settings:
-    """Settings from the file, the environment and the command line.
-
-    Raises:
-        SettingsError: one of them is wrong.
-    """
-    if config is None and Path("moorage.toml").is_file():
-        config = Path("moorage.toml")
-    return load(file=config, environment=os.environ, overrides=overrides)
