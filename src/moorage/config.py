@@ -53,6 +53,9 @@ class Settings:
         "Key that seals secrets at rest and session tokens; empty: one in the data directory.",
         secret=True,
     )
+    audit_log: str = setting(
+        "", "File of the audit log; empty: audit.log in the data directory; off: there is none."
+    )
     s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
     tls_certificate: str = setting("", "PEM file of the certificate chain; with it, clients speak TLS.")
     tls_key: str = setting("", "PEM file of the certificate's key.")
@@ -170,6 +173,12 @@ class Settings:
     @property
     def secret_key_file(self) -> Path:
         return self.data_dir / "secret-key"
+
+    @property
+    def audit_file(self) -> Path | None:
+        if self.audit_log == "off":
+            return None
+        return Path(self.audit_log) if self.audit_log else self.data_dir / "audit.log"
 
     @property
     def controller_socket(self) -> Path:

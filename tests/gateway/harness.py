@@ -15,6 +15,7 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from moorage.audit import AuditLog
 from moorage.auth.access import Access
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Verifier
@@ -339,7 +340,13 @@ async def start_gateway(**settings: Any) -> AsyncIterator[Gateway]:
             regions=frozenset((REGION,)),
             allow_unsigned_payload=options.allow_unsigned_payload,
         )
-        server = GatewayServer(settings=options, verifier=verifier, access=Access(KEY), listener=listener)
+        server = GatewayServer(
+            settings=options,
+            verifier=verifier,
+            access=Access(KEY),
+            listener=listener,
+            audit=AuditLog(options.audit_file),
+        )
         server.table.reset([])
         async with server.running(with_feed=False) as front, AsyncExitStack() as inner:
             yield Gateway(server, front, options, listener.getsockname()[1], inner)

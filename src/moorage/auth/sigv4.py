@@ -163,10 +163,14 @@ def service_of(credential: str) -> str | None:
 
 def claimed_service(authorization: bytes, target: bytes) -> str | None:
     """The service that a request says to be signed for, whether or not its signature is any good."""
+    credential = claimed_credential(authorization, target)
+    return None if credential is None else service_of(credential)
+
+
+def claimed_credential(authorization: bytes, target: bytes) -> str | None:
+    """The same for the whole credential, which need not have the form of one."""
     match = _CREDENTIAL.search(authorization) if authorization else _QUERY_CREDENTIAL.search(target)
-    if match is None:
-        return None
-    return service_of(unquote(match[1].decode("latin-1"), encoding="latin-1"))
+    return None if match is None else unquote(match[1].decode("latin-1"), encoding="latin-1")
 
 
 _CREDENTIAL = re.compile(rb"[ ,]Credential=([^,]*)")

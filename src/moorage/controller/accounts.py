@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from moorage.auth.identities import Account
+from moorage.controller import auditing
 from moorage.controller.app import requester_of
 from moorage.controller.permissions import Permissions
 from moorage.errors import AccessDeniedException, ServiceError, ValidationError
@@ -53,6 +54,7 @@ def account_routes(store: IdentityStore, *, first_account_id: str) -> list[Route
                 _check_first(request, first_account_id)
                 return JSONResponse(await handler(request))
             except ServiceError as error:
+                auditing.note_error(error)
                 return JSONResponse({"message": error.message}, error.status)
 
         return Route("/_moorage/accounts", answer, methods=[method])

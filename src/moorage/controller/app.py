@@ -16,8 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from moorage.audit import AuditLog
 from moorage.auth.sealing import Sealer
-from moorage.controller import sts
+from moorage.controller import auditing, sts
 from moorage.controller.authorization import Params, needs
 from moorage.controller.iam import Iam
 from moorage.controller.operations import OPERATIONS, Call
@@ -47,6 +48,7 @@ def create_app(
     object_exists: Callable[[str], Awaitable[bool]] | None = None,
     identities: IdentityStore,
     sealer: Sealer,
+    audit: AuditLog | None = None,
 ) -> Starlette:
     """The application. For the collaborators see `Call`; closing the stores is the caller's."""
     control_plane = _ControlPlane(
@@ -57,10 +59,13 @@ def create_app(
         identities=identities,
         sealer=sealer,
     )
-    return Starlette(
+    app = Starlette(
         routes=[Route("/", control_plane.answer, methods=["POST"])],
         exception_handlers={HTTPException: _no_such_route},
     )
+    if audit is not None:
+        app.add_middleware(auditing.Audited, log=audit)
+    return app
 
 
 class _ControlPlane:
@@ -218,6 +223,7 @@ def _reply(status: int, content_type: str, body: bytes, request_id: str, error_c
 
 
 def _error_reply(error: ServiceError, request_id: str, query_protocol: bool) -> Response:
+    auditing.note_error(error)
     if query_protocol:
         body = faults.render_query(error, request_id)
         return _reply(error.status, sts.CONTENT_TYPE, body, request_id, error.code)

@@ -7,6 +7,7 @@ from moorage.auth import policy
 from moorage.auth.identities import Identity, Role, User
 from moorage.auth.policy import PolicyKind
 from moorage.auth.policy_principals import caller_of
+from moorage.controller import auditing
 from moorage.errors import AccessDeniedException, NoSuchEntity, UnrecognizedClientException
 from moorage.storage.identities import IdentityStore
 
@@ -64,6 +65,7 @@ class Permissions:
             AccessDeniedException: it is not; the message says which kind of policy refuses it.
             UnrecognizedClientException: the requester's user or role is no more.
         """
+        auditing.note_resource(resource)
         identity = await self._identity(requester)
         request = policy.Request(
             action=action,

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from moorage.controller import auditing
 from moorage.errors import InvalidAction, ServiceError
 from moorage.wire import awsjson, awsquery, faults
 
@@ -32,11 +33,13 @@ class QueryApi(Generic[C]):
         try:
             form = awsquery.decode(body)
             action = form.get("Action", "")
+            auditing.note_operation(action)
             self._check(action, form.get("Version", ""))
             operation = self._service.operations[action]
             output = await self._handlers[action](make_call(action), awsquery.parse(operation, form))
             return 200, awsquery.CONTENT_TYPE, awsquery.render(operation, output, request_id)
         except ServiceError as error:
+            auditing.note_error(error)
             rendered = faults.render_query(error, request_id, namespace=namespace)
             return error.status, awsquery.CONTENT_TYPE, rendered
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Protocol
 
+from moorage.audit import AuditLog
 from moorage.auth import sigv4
 from moorage.auth.access import Access
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim, Verifier
 from moorage.config import Settings
 from moorage.errors import (
+    AccessDeniedException,
     InvalidSignatureException,
     MalformedHttpRequestException,
     MissingAuthenticationTokenException,
@@ -26,6 +28,7 @@ from moorage.gateway import conditions, s3_errors
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
+from moorage.gateway.refusals import Refusals
 from moorage.gateway.relay import CollectedRelay, StreamedRelay
 from moorage.gateway.request import Call, Request
 from moorage.gateway.streaming import StreamCall
@@ -65,12 +68,14 @@ class GatewayFront:
         access: Access,
         table: RoutingTable,
         loop: asyncio.AbstractEventLoop,
+        audit: AuditLog,
     ) -> None:
         self.settings = settings
         self.verifier = verifier
         self.access = access
         self.table = table
         self.loop = loop
+        self.refusals = Refusals(audit, region=settings.region)
         self.timed_calls: set[Timed] = set()
         """Calls that wait for a container or the controller: the server's sweep compares their deadlines with the
         clock."""
@@ -100,6 +105,7 @@ class GatewayFront:
         return CollectedRelay(self, request, claim, self.controller)
 
     def render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
+        self.refusals.of_request(request, error)
         if _speaks_s3(request):
             presigned = sigv4.is_presigned(request.target)
             return s3_errors.render(error, request.request_id.decode(), presigned=presigned)
@@ -114,7 +120,13 @@ class GatewayFront:
     def authorize(self, request: Request, key: AccessKey, action: str, resource: str) -> None:
         """Raises `AccessDeniedException` unless the owner of the key may do this."""
         region = self.settings.region
-        self.access.authorize(key, action, resource, lambda: conditions.of_request(request, region=region))
+        try:
+            self.access.authorize(
+                key, action, resource, lambda: conditions.of_request(request, region=region)
+            )
+        except AccessDeniedException as error:
+            self.refusals.of_caller(request, key, action, resource, error)
+            raise
 
     def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:
         """The same for an endpoint: one of the key's own account by its name, or any by its ARN."""
@@ -146,6 +158,7 @@ class GatewayFront:
     def close(self) -> None:
         for pool in (*self._pools.values(), self.controller, self.s3):
             pool.close()
+        self.refusals.close()
 
     def _begin_invocation(self, request: Request, claim: Claim) -> Call:
         if claim.service != "sagemaker":

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from moorage.audit import AuditLog
 from moorage.auth.access import Access
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
@@ -36,8 +37,10 @@ class GatewayServer:
         access: Access,
         listener: socket.socket,
         internal: socket.socket | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self._internal = internal
+        self._audit = audit or AuditLog(None)
         self._certificate: Certificate | None = None
         if settings.tls_certificate:
             self._certificate = Certificate(Path(settings.tls_certificate), Path(settings.tls_key))
@@ -59,7 +62,12 @@ class GatewayServer:
         """Serve until the block ends; then drain: accept no more, finish what is in flight, close."""
         loop = asyncio.get_running_loop()
         front = GatewayFront(
-            settings=self._settings, verifier=self._verifier, access=self._access, table=self.table, loop=loop
+            settings=self._settings,
+            verifier=self._verifier,
+            access=self._access,
+            table=self.table,
+            loop=loop,
+            audit=self._audit,
         )
         opening = ReplyOpening()
         ids = request_ids()
@@ -145,6 +153,7 @@ class GatewayServer:
             turn = (turn + 1) % _SLOW_SWEEP_EVERY
             if turn == 0:
                 front.close_stale_connections()
+                front.refusals.tell_left_out()
                 if self._certificate is not None:
                     self._certificate.reload_if_changed()
                 _expire([c for c in self._connections if c.deadline <= now])

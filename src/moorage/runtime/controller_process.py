@@ -18,6 +18,7 @@ from moorage.async_inference.dispatcher import Dispatcher
 from moorage.async_inference.outbox import Outbox
 from moorage.async_inference.publisher import Publisher, create_publisher
 from moorage.async_inference.sql import SqlQueue
+from moorage.audit import AuditLog
 from moorage.auth.credentials import read_root_key
 from moorage.auth.sealing import create_sealer
 from moorage.config import Settings
@@ -51,6 +52,7 @@ async def serve(settings: Settings, url: str) -> None:
         policies_changed = asyncio.Event()
         store = SqlResourceStore(database, on_policies_change=policies_changed.set)
         objects = _objects(settings, url)
+        audit = AuditLog(settings.audit_file)
         feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
         sealer = create_sealer(secret_key=settings.secret_key, path=settings.secret_key_file)
         changed = asyncio.Event()
@@ -87,6 +89,7 @@ async def serve(settings: Settings, url: str) -> None:
             object_exists=objects.exists,
             identities=identities,
             sealer=sealer,
+            audit=audit,
         )
         app.router.routes.extend(
             (
@@ -218,6 +221,7 @@ def _objects(settings: Settings, url: str) -> ObjectStore:
 def main() -> None:
     logs.configure("controller")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C is the parent's to pass on
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the audit log is opened anew without
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
     uvloop.run(serve(settings, os.environ["MOORAGE_URL"]))
 

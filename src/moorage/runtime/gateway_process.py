@@ -14,6 +14,7 @@ from functools import cache
 
 import uvloop
 
+from moorage.audit import AuditLog
 from moorage.auth.access import Access, OpenToken
 from moorage.auth.credentials import read_root_key
 from moorage.auth.sealing import Sealer, create_sealer
@@ -36,7 +37,12 @@ async def serve(settings: Settings, listener: socket.socket, internal: socket.so
         allow_unsigned_payload=settings.allow_unsigned_payload,
     )
     server = GatewayServer(
-        settings=settings, verifier=verifier, access=access, listener=listener, internal=internal
+        settings=settings,
+        verifier=verifier,
+        access=access,
+        listener=listener,
+        internal=internal,
+        audit=AuditLog(settings.audit_file),
     )
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +71,7 @@ def spare_the_collector() -> None:
 
 def main() -> None:
     logs.configure("gateway")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the audit log is opened anew without
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
     listener, *more = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
     uvloop.run(serve(settings, listener, more[0] if more else None))

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
+from moorage.audit import AuditLog
 from moorage.auth.credentials import read_or_create_root_key
 from moorage.config import Settings
 from moorage.launchers import isolation
@@ -45,6 +46,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     os.umask(0o077)  # what the server writes is for nobody else, containers least of all
     _make_directories(settings)
     _check_certificate(settings)
+    _check_audit_log(settings)
     with ExitStack() as stack:
         stack.enter_context(_only_server_of(settings.data_dir))
         listener = stack.enter_context(_listener(settings))
@@ -74,6 +76,9 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        if not os.isatty(0):
+            # What rotates logs sends it. The audit log is opened anew without; a terminal's end is still an end.
+            loop.add_signal_handler(signal.SIGHUP, logger.debug, "SIGHUP")
         become_subreaper()
         leftovers = sweep(self._marker)
         if leftovers:
@@ -240,6 +245,19 @@ def _check_certificate(settings: Settings) -> None:
                 f"The TLS certificate {settings.tls_certificate} with the key {settings.tls_key} cannot be used: "
                 f"{error.strerror or error}. Both must be PEM files, and belong to each other."
             ) from error
+
+
+def _check_audit_log(settings: Settings) -> None:
+    """Better no server than one whose calls leave no trace."""
+    log = AuditLog(settings.audit_file)
+    try:
+        log.open()
+    except OSError as error:
+        raise CannotServe(
+            f"Cannot write the audit log {settings.audit_file}: {error.strerror}. Give another file, or off, with "
+            "the setting audit_log."
+        ) from error
+    log.close()
 
 
 def _url(host: str, listener: socket.socket, *, secure: bool) -> str:
