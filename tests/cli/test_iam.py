@@ -90,6 +90,9 @@ def test_a_new_account_is_used_with_the_key_that_is_printed(server: MoorageServe
 def test_another_account_makes_and_sees_none(server: MoorageServer) -> None:
     exports = done(server, "account", "create", "tenant", "--env")
     eventually(lambda: run_as(exports, "iam", "user", "list").returncode == 0)
+    second = run_as(exports, "iam", "key", "create", "--env")
+    assert f"export AWS_ENDPOINT_URL={server.url}\n" in second.stdout, second.stderr
+    eventually(lambda: run_as(second.stdout, "iam", "user", "list").returncode == 0)
     for arguments in (("list",), ("create", "more")):
         ended = run_as(exports, "iam", "account", *arguments)
         assert ended.returncode == 1
