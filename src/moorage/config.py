@@ -63,6 +63,18 @@ class Settings:
     max_response_bytes: int = setting(6 * MIB, "Largest response body of an invocation.", least=1, most=2**31)
     max_header_bytes: int = setting(32 * 1024, "Largest request head, in bytes.", least=1024, most=MIB)
     max_headers: int = setting(128, "Most headers in one request.", least=16, most=10_000)
+    max_connections_per_client: int = setting(
+        1000, "Most connections from one IP address to a gateway process; 0: any number.", least=0, most=2**20
+    )
+    max_requests_per_second_per_key: float = setting(
+        0.0,
+        "Most requests a second of one access key to a gateway process; 0: any number.",
+        least=0,
+        most=1e6,
+    )
+    max_concurrent_requests_per_key: int = setting(
+        0, "Most requests of one access key at once in a gateway process; 0: any number.", least=0, most=2**20
+    )
     allow_unsigned_payload: bool = setting(
         False, "Whether an invocation without TLS may leave its body unsigned (`UNSIGNED-PAYLOAD`)."
     )
@@ -156,6 +168,11 @@ class Settings:
         {}, "Glob of a topic's ARN to the URL that gets its messages instead of SNS.", secret=True
     )
     webhook_secret: str = setting("", "Key that signs what webhooks get; empty: no signature.", secret=True)
+
+    @property
+    def limits_keys(self) -> bool:
+        """Whether there are limits to what the owner of one access key may ask."""
+        return self.max_requests_per_second_per_key > 0 or self.max_concurrent_requests_per_key > 0
 
     @property
     def run_dir(self) -> Path:

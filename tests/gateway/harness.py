@@ -221,22 +221,24 @@ class Gateway:
     settings: Settings
     port: int
     stack: AsyncExitStack
+    internal_port: int = 0
     ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    async def client(self, *, receive_buffer: int | None = None) -> Client:
+    async def client(self, *, receive_buffer: int | None = None, internal: bool = False) -> Client:
         sock = socket.socket()
         sock.setblocking(False)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        port = self.internal_port if internal else self.port
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if receive_buffer else 2**20)
         client = Client(reader, writer)
         self.stack.push_async_callback(client.closed)
         return client
 
-    async def call(self, data: bytes) -> Message:
+    async def call(self, data: bytes, *, internal: bool = False) -> Message:
         """One request on a connection of its own."""
-        client = await self.client()
+        client = await self.client(internal=internal)
         reply = await client.call(data)
         client.close()
         return reply
@@ -321,8 +323,9 @@ async def echo(connection: ContainerConnection) -> None:
 
 
 @asynccontextmanager
-async def start_gateway(**settings: Any) -> AsyncIterator[Gateway]:
-    """A gateway without a controller. When the block ends, nothing may be left reserved."""
+async def start_gateway(*, internal: bool = False, **settings: Any) -> AsyncIterator[Gateway]:
+    """A gateway without a controller; `internal` gives it another listener, for the server itself. When the block
+    ends, nothing may be left reserved."""
     limits: dict[str, Any] = {
         "max_body_bytes": 100_000,
         "max_response_bytes": 100_000,
@@ -335,6 +338,7 @@ async def start_gateway(**settings: Any) -> AsyncIterator[Gateway]:
         options = Settings(data_dir=folder, **{**limits, **settings})
         options.run_dir.mkdir()
         listener = socket.create_server(("127.0.0.1", 0))
+        own_listener = socket.create_server(("127.0.0.1", 0)) if internal else None
         verifier = Verifier(
             {KEY.access_key_id: KEY},
             regions=frozenset((REGION,)),
@@ -345,10 +349,14 @@ async def start_gateway(**settings: Any) -> AsyncIterator[Gateway]:
             verifier=verifier,
             access=Access(KEY),
             listener=listener,
+            internal=own_listener,
             audit=AuditLog(options.audit_file),
         )
         server.table.reset([])
         async with server.running(with_feed=False) as front, AsyncExitStack() as inner:
-            yield Gateway(server, front, options, listener.getsockname()[1], inner)
+            gateway = Gateway(server, front, options, listener.getsockname()[1], inner)
+            if own_listener is not None:
+                gateway.internal_port = own_listener.getsockname()[1]
+            yield gateway
         assert "0 connections" in repr(server)
         assert "0 outstanding" in repr(server)

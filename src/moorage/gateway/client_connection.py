@@ -20,7 +20,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import cast
+from typing import ClassVar, Protocol, cast
 
 import httptools
 
@@ -40,6 +40,15 @@ LINGER_SECONDS = 3.0
 _SMALL = 64 * 1024
 _NEVER_REPEATED = frozenset((b"host", b"authorization", b"content-length", b"x-amz-date"))
 logger = logging.getLogger(__name__)
+
+
+class Visitors(Protocol):
+    """Counts connections by where they come from."""
+
+    def enter(self, address: str) -> bool:
+        """False if one more is too many."""
+
+    def leave(self, address: str) -> None: ...
 
 
 class ClientConnection(asyncio.Protocol):
@@ -64,11 +73,17 @@ class ClientConnection(asyncio.Protocol):
         "_settings",
         "_transport",
         "_unsent_bytes",
+        "_visitors",
         "_waiting",
+        "client_address",
+        "counted",
         "deadline",
         "request_ids",
         "secure",
     )
+
+    limited: ClassVar[bool] = False
+    """Whether there are limits to what the owner of a key may ask through it."""
 
     def __init__(
         self,
@@ -76,6 +91,7 @@ class ClientConnection(asyncio.Protocol):
         front: Front,
         settings: Settings,
         connections: set["ClientConnection"],
+        visitors: Visitors,
         all_closed: asyncio.Event,
         opening: http.ReplyOpening,
         request_ids: Iterator[bytes],
@@ -85,6 +101,7 @@ class ClientConnection(asyncio.Protocol):
         self._front = front
         self._settings = settings
         self._connections = connections
+        self._visitors = visitors
         self._all_closed = all_closed
         self._opening = opening
         self.request_ids = request_ids
@@ -97,6 +114,10 @@ class ClientConnection(asyncio.Protocol):
         self._unsent_bytes = 0  # of a reply that the client is slow to take; else 0
         self.secure = False
         """Whether the client speaks TLS."""
+        self.client_address = ""
+        """The client's IP address."""
+        self.counted = False
+        """Whether it is among the visitors until it is lost."""
         self.deadline = math.inf
         # the requests'
         self._head_bytes = 0  # since the last head or piece of body: of a head, or of trailers
@@ -112,6 +133,18 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.secure = transport.get_extra_info("sslcontext") is not None
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # it has gone already
+            self._transport.abort()
+            return
+        self.client_address = peer[0]
+        # With TLS it was counted before the handshake.
+        self.counted = self.secure or self._visitors.enter(self.client_address)
+        if not self.counted:
+            self._closing = True
+            self._transport.write(http.TOO_MANY_CONNECTIONS)
+            self._transport.close()
+            return
         self._connections.add(self)
         self._all_closed.clear()
         self.deadline = self._loop.time() + self._settings.idle_timeout_seconds
@@ -146,6 +179,8 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.counted:
+            self._visitors.leave(self.client_address)
         self._connections.discard(self)
         if not self._connections:
             self._all_closed.set()
@@ -173,11 +208,6 @@ class ClientConnection(asyncio.Protocol):
             self._next(active)
         else:
             active.call.resume_reply()
-
-    @property
-    def client_address(self) -> str:
-        """The client's IP address."""
-        return str(self._transport.get_extra_info("peername")[0])
 
     # --- the parser's side ----------------------------------------------------------------------------
 

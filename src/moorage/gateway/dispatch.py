@@ -137,6 +137,9 @@ class InvocationCall(Call):
         key = self._front.verifier.verify(
             self._claim, request.method, request.target, request.headers, digest.hexdigest()
         )
+        limits = self._front.limits
+        if limits is not None:
+            limits.admit(request, key)
         self._invocation = invocation = wire.parse(self.operation, self._raw_name, request.headers)
         self._front.authorize_invocation(request, key, "sagemaker:InvokeEndpoint", invocation.endpoint_name)
         table = self._front.table

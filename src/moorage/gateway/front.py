@@ -28,6 +28,7 @@ from moorage.gateway import conditions, s3_errors
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
+from moorage.gateway.limits import Limits
 from moorage.gateway.refusals import Refusals
 from moorage.gateway.relay import CollectedRelay, StreamedRelay
 from moorage.gateway.request import Call, Request
@@ -66,6 +67,7 @@ class GatewayFront:
         settings: Settings,
         verifier: Verifier,
         access: Access,
+        limits: Limits | None,
         table: RoutingTable,
         loop: asyncio.AbstractEventLoop,
         audit: AuditLog,
@@ -73,6 +75,7 @@ class GatewayFront:
         self.settings = settings
         self.verifier = verifier
         self.access = access
+        self.limits = limits
         self.table = table
         self.loop = loop
         self.refusals = Refusals(audit, region=settings.region)

@@ -196,6 +196,9 @@ class CollectedRelay(_Relay):
         key = self._front.verifier.verify(
             self._claim, request.method, request.target, request.headers, hashlib.sha256(body).hexdigest()
         )
+        limits = self._front.limits
+        if limits is not None:
+            limits.admit(request, key)
         if request.target.startswith(b"/_moorage/"):
             action = "moorage:Read" if request.method == b"GET" else "moorage:Write"
             self._front.authorize(request, key, action, "*")
@@ -250,6 +253,8 @@ class StreamedRelay(_Relay):
             headers=request.headers,
             body_hash=declared.decode("latin-1"),  # compared with the body's own in `end`
         )
+        if front.limits is not None:
+            front.limits.admit(request, key)
         for action, resource in s3_actions.needs(request.method, request.target, request.headers):
             front.authorize(request, key, action, resource)
         self._hasher = hashlib.sha256() if claim.declares_real_hash else None

@@ -33,6 +33,7 @@ _S3_NAMES = {
     "RequestTimeoutException": ("RequestTimeout", 400, None),
     "RequestEntityTooLargeException": ("EntityTooLarge", 400, None),
     "ServiceUnavailable": ("ServiceUnavailable", 503, None),
+    "ThrottlingException": ("SlowDown", 503, None),
     "InternalFailure": ("InternalError", 500, None),
 }
 _IN_CREDENTIAL: Mapping[Fault, str] = {

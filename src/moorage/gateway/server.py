@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from moorage.gateway.client_connection import ClientConnection
 from moorage.gateway.feed import Report, follow
 from moorage.gateway.front import GatewayFront, Timed
 from moorage.gateway.http import ReplyOpening, request_ids
+from moorage.gateway.limits import LimitedConnection, limits_of
 from moorage.gateway.tls import Certificate
+from moorage.gateway.visitors import TlsDoor, Visitors
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
@@ -26,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 class GatewayServer:
-    """Serves a listening socket, with TLS if the settings have a certificate; then `internal` is another, for the
-    server's own processes, without it. Use as `async with GatewayServer(...).running(): …`."""
+    """Serves a listening socket, with TLS if the settings have a certificate. `internal` is another, for the server's
+    own processes, without TLS and without limits. Use as `async with GatewayServer(...).running(): …`."""
 
     def __init__(
         self,
@@ -66,23 +69,23 @@ class GatewayServer:
             verifier=self._verifier,
             access=self._access,
             table=self.table,
+            limits=limits_of(self._settings, loop.time),
             loop=loop,
             audit=self._audit,
         )
-        opening = ReplyOpening()
-        ids = request_ids()
-
-        def connection() -> ClientConnection:
-            return ClientConnection(
-                front=front,
-                settings=self._settings,
-                connections=self._connections,
-                all_closed=self._all_closed,
-                opening=opening,
-                request_ids=ids,
-                loop=loop,
-            )
-
+        common: dict[str, Any] = {
+            "front": front,
+            "settings": self._settings,
+            "connections": self._connections,
+            "all_closed": self._all_closed,
+            "opening": ReplyOpening(),
+            "request_ids": request_ids(),
+            "loop": loop,
+        }
+        visitors = Visitors(self._settings.max_connections_per_client)
+        connection: Callable[[], ClientConnection] = partial(ClientConnection, visitors=visitors, **common)
+        if front.limits is not None:
+            connection = partial(LimitedConnection, limits=front.limits, visitors=visitors, **common)
         tasks = [loop.create_task(self._sweep(front), name="sweep")]
         if with_feed:
             received = asyncio.Event()
@@ -99,30 +102,35 @@ class GatewayServer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_FOR_TABLE_SECONDS):
                     await received.wait()
-        servers = [await self._listen(connection)]
+        doors = [await self._open(connection, visitors)]
         if self._internal is not None:
-            servers.append(await loop.create_server(connection, sock=self._internal, backlog=1024))
+            ours = partial(ClientConnection, visitors=Visitors(0), **common)
+            doors.append(await loop.create_server(ours, sock=self._internal, backlog=1024))
         try:
             yield front
         finally:
-            for server in servers:
-                server.close()
+            for door in doors:
+                door.close()
             await self._drain()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             front.close()
 
-    async def _listen(self, connection: Callable[[], ClientConnection]) -> asyncio.AbstractServer:
+    async def _open(
+        self, connection: Callable[[], ClientConnection], visitors: Visitors
+    ) -> asyncio.AbstractServer | TlsDoor:
+        """The door for clients."""
         loop = asyncio.get_running_loop()
         if self._certificate is None:
             return await loop.create_server(connection, sock=self._listener, backlog=4096)
-        return await loop.create_server(
-            connection,
-            sock=self._listener,
-            backlog=4096,
-            ssl=self._certificate.context,
-            ssl_handshake_timeout=self._settings.header_timeout_seconds,
+        return TlsDoor(
+            listener=self._listener,
+            certificate=self._certificate,
+            visitors=visitors,
+            connection=connection,
+            handshake_seconds=self._settings.header_timeout_seconds,
+            loop=loop,
         )
 
     def _know(self, snapshot: Mapping[str, Any]) -> None:

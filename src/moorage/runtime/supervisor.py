@@ -50,8 +50,8 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     with ExitStack() as stack:
         stack.enter_context(_only_server_of(settings.data_dir))
         listener = stack.enter_context(_listener(settings))
-        internal = stack.enter_context(_internal_listener()) if settings.tls_certificate else None
-        url = _url(settings.host, listener, secure=internal is not None)
+        internal = stack.enter_context(_internal_listener()) if _is_apart(settings) else None
+        url = _url(settings.host, listener, secure=bool(settings.tls_certificate))
         internal_url = url if internal is None else _url("127.0.0.1", internal, secure=False)
         for file, text in ((settings.url_file, url), (settings.internal_url_file, internal_url)):
             file.write_text(text)
@@ -226,8 +226,13 @@ def _listener(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
+def _is_apart(settings: Settings) -> bool:
+    """Whether the server's own processes need another door than its clients."""
+    return bool(settings.tls_certificate) or settings.limits_keys
+
+
 def _internal_listener() -> socket.socket:
-    """For the server's own processes on this machine, which then need not know the certificate."""
+    """For the server's own processes on this machine, which then need not know the certificate, and are not limited."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.set_inheritable(True)
     return listener

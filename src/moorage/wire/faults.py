@@ -35,6 +35,7 @@ _QUERY_NAMES = {
     "IncompleteSignatureException": "IncompleteSignature",
     "ExpiredTokenException": "ExpiredToken",
     "AccessDeniedException": "AccessDenied",
+    "ThrottlingException": "Throttling",
 }
 
 
