@@ -8,7 +8,9 @@ import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,6 +24,7 @@ from moorage.controller import auditing, sts
 from moorage.controller.authorization import Params, needs
 from moorage.controller.iam import Iam
 from moorage.controller.operations import OPERATIONS, Call
+from moorage.controller.operations.endpoints import address_in
 from moorage.controller.permissions import Permissions, Requester
 from moorage.controller.sts import Sts
 from moorage.errors import (
@@ -114,16 +117,35 @@ class _ControlPlane:
         name = self._operation_name(request)
         body = await _read_body(request)
         operation = self._sagemaker.operations[name]
-        call, members = self._call(request), awsjson.parse(operation, body)
+        call, members = await self._addressed(name, self._call(request), awsjson.read(operation, body))
+        awsjson.check(operation, members)
         await self._authorize(requester_of(request), name, members, call)
         return awsjson.render(operation, await OPERATIONS[name](call, members))
+
+    async def _addressed(
+        self, operation: str, call: Call, members: dict[str, Any]
+    ) -> tuple[Call, dict[str, Any]]:
+        """The same, but for an endpoint's ARN in place of its name: then the call is of the endpoint's account."""
+        address = address_in(operation, members, region=call.region)
+        if address is None:
+            return call, members
+        endpoint = await self._store.endpoint_of(address.arn)
+        name = address.name if endpoint is None else endpoint.name
+        return replace(call, account_id=address.account_id), {**members, "EndpointName": name}
 
     async def _authorize(self, requester: Requester, operation: str, members: Params, call: Call) -> None:
         """Raises `AccessDeniedException`."""
         for need in await needs(
             operation, members, account_id=call.account_id, region=call.region, store=self._store
         ):
-            await self._permissions.check(requester, need.action, need.resource, context=need.context)
+            await self._permissions.check(
+                requester,
+                need.action,
+                need.resource,
+                context=need.context,
+                resource_policy=need.policy,
+                resource_account_id=call.account_id,
+            )
 
     async def _answer_query(self, request: Request, request_id: str) -> Response:
         body = await _read_body(request)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moorage.auth.policy import Context
+from moorage.auth.authorizer import account_of
+from moorage.auth.policy import Context, Policy, PolicyKind, compile_policy
 from moorage.resources import ResourceKind, arn
 from moorage.storage.base import ResourceStore
 
@@ -24,7 +25,11 @@ _ABOUT: Mapping[str, Sequence[tuple[ResourceKind, str]]] = {
     "UpdateEndpoint": [("endpoint", "EndpointName"), ("endpoint-config", "EndpointConfigName")],
     "DescribeEndpoint": [("endpoint", "EndpointName")],
     "DeleteEndpoint": [("endpoint", "EndpointName")],
+    "PutEndpointPolicy": [("endpoint", "EndpointName")],
+    "GetEndpointPolicy": [("endpoint", "EndpointName")],
+    "DeleteEndpointPolicy": [("endpoint", "EndpointName")],
 }
+_ON_POLICIES = ("PutEndpointPolicy", "GetEndpointPolicy", "DeleteEndpointPolicy")
 _ON_ANY_ARN = ("AddTags", "ListTags", "DeleteTags")
 _ON_EVERYTHING = ("ListModels", "ListEndpointConfigs", "ListEndpoints")
 
@@ -34,29 +39,52 @@ COVERED = frozenset((*_ABOUT, *_ON_ANY_ARN, *_ON_EVERYTHING))
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that the caller must be allowed. `context` is what conditions may ask of it."""
+    """Something that the caller must be allowed. `context` is what conditions may ask of it, `policy` the resource's
+    own."""
 
     action: str
     resource: str
     context: Context
+    policy: Policy | None = None
 
 
 async def needs(
     operation: str, params: Params, *, account_id: str, region: str, store: ResourceStore
 ) -> list[Need]:
-    """What the operation needs: an allowed action on each resource that it is about."""
+    """What the operation needs: an allowed action on each resource that it is about, all of this account."""
     action = f"sagemaker:{operation}"
     asked = _request_context(params)
     if operation in _ON_EVERYTHING:
         return [Need(action, "*", asked)]
     if operation in _ON_ANY_ARN:
-        arns = [params["ResourceArn"]]
+        kind_of, slash, name = params["ResourceArn"].partition("/")
+        arns = [f"{kind_of}{slash}{name.lower()}"]
     else:
         arns = [
             arn(kind, region=region, account_id=account_id, name=params[member])
             for kind, member in _ABOUT[operation]
         ]
-    return [Need(action, each, {**asked, **await _resource_context(each, store)}) for each in arns]
+    return [
+        Need(
+            action,
+            each,
+            {**asked, **await _resource_context(each, store)},
+            await _policy(each, store) if _may_have_say(operation, each, account_id) else None,
+        )
+        for each in arns
+    ]
+
+
+def _may_have_say(operation: str, resource_arn: str, account_id: str) -> bool:
+    """A policy has none in what is done to itself, so that nobody can lock the account out of its endpoint."""
+    return operation not in _ON_POLICIES and account_of(resource_arn) == account_id
+
+
+async def _policy(resource_arn: str, store: ResourceStore) -> Policy | None:
+    document = await store.get_policy(resource_arn)
+    if document is None:
+        return None
+    return compile_policy(document, name=resource_arn, kind=PolicyKind.RESOURCE)
 
 
 def _request_context(params: Params) -> dict[str, str | tuple[str, ...]]:

@@ -73,7 +73,7 @@ class Permissions:
             principal=caller(requester, identity),
             context={**requester.context, **(context or {})},
         )
-        decision = policy.evaluate(
+        decision = policy.evaluate_discreetly(
             request,
             identity=await self._policies(identity),
             session=await self._session_policies(requester),

@@ -86,22 +86,31 @@ def _without_prose(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(operation: OperationModel, body: bytes) -> dict[str, Any]:
-    """The members of a request, by the names of the model.
+    """The members of a request, which `read` and `check` take their turns at."""
+    members = read(operation, body)
+    check(operation, members)
+    return members
+
+
+def read(operation: OperationModel, body: bytes) -> dict[str, Any]:
+    """The members of a request, by the names of the model, that may yet break constraints.
 
     Members that the model does not know are ignored, as are those that are null.
 
     Raises:
         SerializationException: not JSON, or a member has the wrong JSON type.
-        ValidationException: members are missing or break constraints.
     """
     document = _decode(body)
     shape = operation.input_shape
-    if shape is None:
-        return {}
-    members: dict[str, Any] = _convert(shape, document)
-    if broken := violations(shape, members):
-        raise ValidationException(validation.describe(broken))
+    members: dict[str, Any] = {} if shape is None else _convert(shape, document)
     return members
+
+
+def check(operation: OperationModel, members: Mapping[str, Any]) -> None:
+    """Raises `ValidationException` when members are missing or break constraints."""
+    shape = operation.input_shape
+    if shape is not None and (broken := violations(shape, members)):
+        raise ValidationException(validation.describe(broken))
 
 
 def violations(shape: Shape, members: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from moorage.controller.operations import endpoint_configs, endpoints, models, tags
+from moorage.controller.operations import endpoint_configs, endpoint_policies, endpoints, models, tags
 from moorage.controller.operations.base import Call, Operation
 
 __all__ = ["OPERATIONS", "Call", "Operation"]
@@ -23,6 +23,9 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "ListEndpoints": endpoints.list_endpoints,
         "UpdateEndpoint": endpoints.update_endpoint,
         "DeleteEndpoint": endpoints.delete_endpoint,
+        "PutEndpointPolicy": endpoint_policies.put_endpoint_policy,
+        "GetEndpointPolicy": endpoint_policies.get_endpoint_policy,
+        "DeleteEndpointPolicy": endpoint_policies.delete_endpoint_policy,
         "AddTags": tags.add_tags,
         "ListTags": tags.list_tags,
         "DeleteTags": tags.delete_tags,

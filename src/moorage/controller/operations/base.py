@@ -27,6 +27,7 @@ _KINDS: Mapping[type[Any], tuple[ResourceKind, str]] = {
 class Call:
     """One authenticated and authorised request, and what operations may touch.
 
+    `account_id` is that of the resources, which is not the principal's where an ARN names an endpoint of another one.
     `wake(account_id, endpoint_name)` tells the reconciler that an endpoint's row has changed. `instance_counts`
     gives the running instances of an endpoint by variant. `object_exists(url)` tells whether there is an S3 object,
     or anything under a URL that ends in a slash; without it nothing is checked.

@@ -13,7 +13,15 @@ from moorage.controller.operations.deployment import check_deployment_config
 from moorage.controller.operations.endpoint_configs import model_names, variants_of
 from moorage.controller.operations.endpoint_description import describe
 from moorage.errors import ValidationException
-from moorage.resources import Definition, Endpoint, EndpointConfig, EndpointStatus, Model
+from moorage.resources import (
+    Definition,
+    Endpoint,
+    EndpointAddress,
+    EndpointConfig,
+    EndpointStatus,
+    Model,
+    address_of,
+)
 
 UPDATABLE = (EndpointStatus.IN_SERVICE, EndpointStatus.OUT_OF_SERVICE, EndpointStatus.UPDATE_ROLLBACK_FAILED)
 DELETABLE = (*UPDATABLE, EndpointStatus.FAILED, EndpointStatus.SYSTEM_UPDATING)
@@ -48,6 +56,19 @@ async def create_endpoint(call: Call, params: Params) -> Params:
         raise base.already_exists(Endpoint, endpoint.arn)
     call.wake(endpoint.account_id, endpoint.name)
     return {"EndpointArn": endpoint.arn}
+
+
+def address_in(operation: str, params: Params, *, region: str) -> EndpointAddress | None:
+    """What the ARN says by which a request names its endpoint, in an operation that takes one.
+
+    Raises:
+        ValidationException: it is of another region.
+    """
+    name = params.get("EndpointName")
+    address = address_of(name) if operation == "DescribeEndpoint" and name is not None else None
+    if address is not None and address.region != region:
+        raise base.not_found(Endpoint, address.arn)
+    return address
 
 
 async def describe_endpoint(call: Call, params: Params) -> Params:

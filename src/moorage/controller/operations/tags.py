@@ -11,7 +11,7 @@ from moorage.storage.base import Tags
 
 _KINDS = {"model": Model, "endpoint-config": EndpointConfig, "endpoint": Endpoint}
 _ARN = re.compile(
-    r"arn:[a-z-]+:sagemaker:(?P<region>[^:]*):(?P<account_id>\d+):(?P<kind>[a-z-]+)/(?P<name>.+)", re.DOTALL
+    r"arn:aws:sagemaker:(?P<region>[^:]*):(?P<account_id>\d+):(?P<kind>[a-z-]+)/(?P<name>.+)", re.DOTALL
 )
 
 
