@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.harness import KEY, Gateway, head, request, signed
+from tests.gateway.harness import KEY, Gateway, head, request, signed, start_gateway
 
 SECRET = KEY.secret_access_key
 
@@ -88,3 +88,14 @@ async def test_a_signature_that_does_not_match_is_told_without_what_was_signed(g
     assert line["errorMessage"].startswith("The request signature we calculated does not match")
     assert "private" not in json.dumps(line)
     assert headers["Authorization"].rpartition("=")[2] not in json.dumps(line)
+
+
+async def test_a_throttled_call_has_a_line_with_its_key() -> None:
+    async with start_gateway(max_requests_per_second_per_key=0.001) as gateway:
+        await gateway.echo()
+        assert (await gateway.call(request())).status == 200
+        assert lines(gateway) == []
+        assert (await gateway.call(request())).error == "ThrottlingException"
+        (line,) = lines(gateway)
+        assert (line["eventName"], line["outcome"]) == ("InvokeEndpoint", "refused")
+        assert (line["errorCode"], line["accessKeyId"]) == ("ThrottlingException", KEY.access_key_id)

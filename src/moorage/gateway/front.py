@@ -128,7 +128,7 @@ class GatewayFront:
                 key, action, resource, lambda: conditions.of_request(request, region=region)
             )
         except AccessDeniedException as error:
-            self.refusals.of_caller(request, key, action, resource, error)
+            self.refusals.of_caller(request, key, error, action=action, resource=resource)
             raise
 
     def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:

@@ -19,14 +19,16 @@ from moorage.errors import (
     InvalidSignatureException,
     MalformedHttpRequestException,
     ServiceError,
+    ThrottlingException,
 )
 from moorage.gateway.request import Request
 
 MOST_PER_SECOND = 100
-"""Lines that one gateway writes of strangers, and as many again of known callers."""
+"""Lines that one gateway writes of strangers, as many again of known callers, and of those that ask too much."""
 
 _STRANGERS = "calls refused before it was known who called"
 _CALLERS = "calls of known callers refused"
+_THROTTLED = "calls throttled"
 _MAY_QUOTE = (InvalidSignatureException, IncompleteSignatureException, MalformedHttpRequestException)
 _QUOTES_NOTHING: frozenset[Fault] = frozenset(
     (
@@ -73,19 +75,22 @@ class Refusals:
         self._noted: WeakSet[ServiceError] = WeakSet()
 
     def of_caller(
-        self, request: Request, key: AccessKey, action: str, resource: str, error: ServiceError
+        self, request: Request, key: AccessKey, error: ServiceError, *, action: str = "", resource: str = ""
     ) -> None:
         """The owner of the key, whose signature was verified, may not do this, or not now. Once for an error: the
-        reply that it makes is not noted again."""
+        reply that it makes is not noted again. `action` and `resource` are what a permission is missing for."""
         self._noted.add(error)
-        self._log.write(_CALLERS, lambda: self._event_of_caller(request, key, action, resource, error))
+        kind = _THROTTLED if isinstance(error, ThrottlingException) else _CALLERS
+        self._log.write(kind, lambda: self._event_of_caller(request, key, error, action, resource))
 
     def of_request(self, request: Request, error: ServiceError) -> None:
         """A request is being answered with an error. Noted are those refused before any operation ran, and those to
         the control plane, which the controller has not answered."""
         if error in self._noted:
             return
-        if isinstance(error, FrontLayerError):
+        if isinstance(error, ThrottlingException):
+            self._log.write(_THROTTLED, lambda: self._event(request, error, "refused"))
+        elif isinstance(error, FrontLayerError):
             self._log.write(_STRANGERS, lambda: self._event(request, error, "refused"))
         elif _is_for_controller(request):
             self._log.write(_CALLERS, lambda: self._event(request, error, "failed"))
@@ -98,10 +103,11 @@ class Refusals:
         self._log.close()
 
     def _event_of_caller(
-        self, request: Request, key: AccessKey, action: str, resource: str, error: ServiceError
+        self, request: Request, key: AccessKey, error: ServiceError, action: str, resource: str
     ) -> Event:
         service, _, name = action.partition(":")
-        source, event_name = (f"{service}.amazonaws.com", name) if service != "moorage" else _called(request)
+        known = service not in ("", "moorage")
+        source, event_name = (f"{service}.amazonaws.com", name) if known else _called(request)
         return Event(
             event_source=source,
             event_name=event_name,
@@ -113,7 +119,7 @@ class Refusals:
             account_id=key.account_id,
             principal_arn=key.principal_arn,
             access_key_id=key.access_key_id,
-            resources=() if resource == "*" else (resource,),
+            resources=() if resource in ("", "*") else (resource,),
             error_code=error.code,
             error_message=error.message,
         )
