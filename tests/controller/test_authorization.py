@@ -30,7 +30,12 @@ async def test_an_operation_needs_its_action_on_each_resource(
     operation: str, params: dict[str, object], resources: list[str]
 ) -> None:
     found = await needs(
-        operation, params, account_id="000000000000", region="us-east-1", store=MemoryResourceStore()
+        operation,
+        params,
+        account_id="000000000000",
+        caller_account_id="000000000000",
+        region="us-east-1",
+        store=MemoryResourceStore(),
     )
     assert [(need.action, need.resource) for need in found] == [
         (f"sagemaker:{operation}", resource) for resource in resources
@@ -43,6 +48,7 @@ async def test_conditions_may_ask_for_the_tags_of_a_request() -> None:
         "CreateModel",
         {"ModelName": "m", "Tags": tags},
         account_id="000000000000",
+        caller_account_id="000000000000",
         region="us-east-1",
         store=MemoryResourceStore(),
     )

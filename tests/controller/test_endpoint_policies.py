@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from moorage.auth.policy import PolicyKind
+from moorage.auth.policy import Context, PolicyKind
 from moorage.controller.authorization import needs
 from moorage.resources import Endpoint, EndpointStatus
 from moorage.resources import arn as arn_of
@@ -169,6 +169,29 @@ def test_who_may_not_describe_an_endpoint_is_not_told_whether_it_is_there(
     )
 
 
+async def test_conditions_do_not_see_the_tags_of_another_accounts_endpoint() -> None:
+    store = MemoryResourceStore()
+    await store.create(sample(), {"team": "search"})
+
+    async def context(caller_account_id: str, operation: str, **params: str) -> Context:
+        [need] = await needs(
+            operation,
+            params,
+            account_id=ACCOUNT,
+            caller_account_id=caller_account_id,
+            region=REGION,
+            store=store,
+        )
+        return need.context
+
+    for operation, params in (
+        ("DescribeEndpoint", {"EndpointName": "Churn"}),
+        ("ListTags", {"ResourceArn": ARN}),
+    ):
+        assert await context(ACCOUNT, operation, **params) == {"aws:ResourceTag/team": "search"}
+        assert await context(OTHER_ACCOUNT, operation, **params) == {}
+
+
 @on_one_store
 def test_ones_own_endpoint_may_be_described_by_its_arn(there: Controller, sagemaker: Any) -> None:
     assert sagemaker.describe_endpoint(EndpointName=ARN)["EndpointName"] == "Churn"
@@ -206,7 +229,14 @@ async def test_only_what_is_done_to_an_endpoint_asks_its_policy() -> None:
     await store.put_policy(sample(), policy(ALLOW), ())
 
     async def policies(operation: str, account_id: str = ACCOUNT, **params: str) -> list[PolicyKind | None]:
-        found = await needs(operation, params, account_id=account_id, region=REGION, store=store)
+        found = await needs(
+            operation,
+            params,
+            account_id=account_id,
+            caller_account_id=account_id,
+            region=REGION,
+            store=store,
+        )
         return [need.policy.kind if need.policy else None for need in found]
 
     assert await policies("DescribeEndpoint", EndpointName="Churn") == [PolicyKind.RESOURCE]

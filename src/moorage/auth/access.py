@@ -162,16 +162,17 @@ def _opened(open_token: OpenToken, token: bytes) -> Session:
 
 
 def _compile_all(documents: Mapping[str, Any], kind: PolicyKind) -> dict[str, Policy]:
+    return {name: compile_stored(document, name=name, kind=kind) for name, document in documents.items()}
+
+
+def compile_stored(document: str | Mapping[str, Any], *, name: str, kind: PolicyKind) -> Policy:
     """A policy that does not compile was accepted by another version: it must not allow by being left out of a
     set with a Deny, so it stands for one that denies everything."""
-    compiled = {}
-    for name, document in documents.items():
-        try:
-            compiled[name] = compile_policy(document, name=name, kind=kind)
-        except PolicyError as error:
-            logger.error("the policy %s cannot be read, and so denies everything: %s", name, error)
-            compiled[name] = compile_policy(_deny_everything(kind), name=name, kind=kind)
-    return compiled
+    try:
+        return compile_policy(document, name=name, kind=kind)
+    except PolicyError as error:
+        logger.error("the policy %s cannot be read, and so denies everything: %s", name, error)
+        return compile_policy(_deny_everything(kind), name=name, kind=kind)
 
 
 def _deny_everything(kind: PolicyKind) -> Mapping[str, Any]:

@@ -136,7 +136,12 @@ class _ControlPlane:
     async def _authorize(self, requester: Requester, operation: str, members: Params, call: Call) -> None:
         """Raises `AccessDeniedException`."""
         for need in await needs(
-            operation, members, account_id=call.account_id, region=call.region, store=self._store
+            operation,
+            members,
+            account_id=call.account_id,
+            caller_account_id=requester.account_id,
+            region=call.region,
+            store=self._store,
         ):
             await self._permissions.check(
                 requester,

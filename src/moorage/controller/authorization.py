@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moorage.auth.access import compile_stored
 from moorage.auth.authorizer import account_of
-from moorage.auth.policy import Context, Policy, PolicyKind, compile_policy
+from moorage.auth.policy import Context, Policy, PolicyKind
 from moorage.resources import ResourceKind, arn
 from moorage.storage.base import ResourceStore
 
@@ -49,9 +50,19 @@ class Need:
 
 
 async def needs(
-    operation: str, params: Params, *, account_id: str, region: str, store: ResourceStore
+    operation: str,
+    params: Params,
+    *,
+    account_id: str,
+    caller_account_id: str,
+    region: str,
+    store: ResourceStore,
 ) -> list[Need]:
-    """What the operation needs: an allowed action on each resource that it is about, all of this account."""
+    """What the operation needs: an allowed action on each resource that it is about, all of `account_id`.
+
+    A caller of another account could find out by conditions in its own policies what tags a resource has, and so
+    that there is one: conditions see those of the caller's own account only.
+    """
     action = f"sagemaker:{operation}"
     asked = _request_context(params)
     if operation in _ON_EVERYTHING:
@@ -64,15 +75,14 @@ async def needs(
             arn(kind, region=region, account_id=account_id, name=params[member])
             for kind, member in _ABOUT[operation]
         ]
-    return [
-        Need(
-            action,
-            each,
-            {**asked, **await _resource_context(each, store)},
-            await _policy(each, store) if _may_have_say(operation, each, account_id) else None,
-        )
-        for each in arns
-    ]
+    found = []
+    for each in arns:
+        context = asked
+        if account_of(each) == caller_account_id:
+            context = {**asked, **await _resource_context(each, store)}
+        policy = await _policy(each, store) if _may_have_say(operation, each, account_id) else None
+        found.append(Need(action, each, context, policy))
+    return found
 
 
 def _may_have_say(operation: str, resource_arn: str, account_id: str) -> bool:
@@ -84,7 +94,7 @@ async def _policy(resource_arn: str, store: ResourceStore) -> Policy | None:
     document = await store.get_policy(resource_arn)
     if document is None:
         return None
-    return compile_policy(document, name=resource_arn, kind=PolicyKind.RESOURCE)
+    return compile_stored(document, name=resource_arn, kind=PolicyKind.RESOURCE)
 
 
 def _request_context(params: Params) -> dict[str, str | tuple[str, ...]]:
