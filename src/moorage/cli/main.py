@@ -317,6 +317,14 @@ def async_purge(
     raise typer.Exit(code)
 
 
+@app.command("api-coverage")
+def api_coverage(as_json: Json = False) -> None:
+    """Show what this server does with each operation and member that the installed botocore knows."""
+    from moorage.cli import api_coverage
+
+    raise typer.Exit(api_coverage.show(as_json=as_json))
+
+
 @app.callback(invoke_without_command=True)
 def version(
     show: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
