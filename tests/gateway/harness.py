@@ -224,7 +224,13 @@ class Gateway:
     internal_port: int = 0
     ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    async def client(self, *, receive_buffer: int | None = None, internal: bool = False) -> Client:
+    async def client(self, *, receive_buffer: int | None = None) -> Client:
+        client = await self.connect(receive_buffer=receive_buffer)
+        self.stack.push_async_callback(client.closed)
+        return client
+
+    async def connect(self, *, receive_buffer: int | None = None, internal: bool = False) -> Client:
+        """A client that the caller closes."""
         sock = socket.socket()
         sock.setblocking(False)
         if receive_buffer is not None:
@@ -232,16 +238,15 @@ class Gateway:
         port = self.internal_port if internal else self.port
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if receive_buffer else 2**20)
-        client = Client(reader, writer)
-        self.stack.push_async_callback(client.closed)
-        return client
+        return Client(reader, writer)
 
     async def call(self, data: bytes, *, internal: bool = False) -> Message:
         """One request on a connection of its own."""
-        client = await self.client(internal=internal)
-        reply = await client.call(data)
-        client.close()
-        return reply
+        client = await self.connect(internal=internal)
+        try:
+            return await client.call(data)
+        finally:
+            await client.closed()
 
     async def container(self, script: Script) -> Container:
         container = Container(script)

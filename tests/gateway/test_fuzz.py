@@ -1,12 +1,22 @@
-"""Any bytes at all, on either side: no exception escapes, nothing hangs, and the next request is answered."""
+"""Any bytes at all, on either side: no exception escapes, nothing hangs, and the next request is answered.
+
+`MOORAGE_FUZZ_SECONDS=600 python -m pytest tests/gateway/test_fuzz.py -k any_request` tries requests for so long; what
+it prints first has the seed, which `MOORAGE_FUZZ_SEED` takes to do the same again.
+"""
 
 import asyncio
+import gc
+import os
+import random
+import resource
+import time
+import tracemalloc
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.gateway.harness import (
@@ -26,6 +36,10 @@ SHORT = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     database=None,
 )
+FUZZ_SECONDS = float(os.environ.get("MOORAGE_FUZZ_SECONDS", "0"))
+MOST_GROWTH = 1024 * 1024
+"""Bytes: more than all that the gateway keeps of requests on purpose, to be quick with the next one like it."""
+
 PATH = "/endpoints/echo/invocations"
 TOKENS = [
     b"GET ", b"POST ", b"HEAD ", b"CONNECT ", b"/", b"*", b"/endpoints/echo/invocations", b"/_moorage/health",
@@ -36,17 +50,21 @@ TOKENS = [
     b"Authorization: AWS4-HMAC-SHA256 x=y\r\n", b"X-Amz-Date: \xff\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"abc",
     b"x" * 9000, b"\xff\xfe", b"\x16\x03\x01",
 ]  # fmt: skip
-VALID = [
-    request(b"body"),
-    request(b"x" * 2000, headers={"Content-Type": "a/b", "Accept": "c"}),
-    head(PATH, {**signed(body=b"abcdef"), "Transfer-Encoding": "chunked"}) + chunked(b"abc", b"def"),
-    head(PATH, {**signed(body=b"abc"), "Expect": "100-continue", "Content-Length": "3"}) + b"abc",
-    request(b"{}", "/", headers={"X-Amz-Target": "SageMaker.ListEndpoints"}),
-    request(b"body", "/endpoints/echo/async-invocations"),
-    request(b"body", "/bucket/key", method="PUT", service="s3"),
-    request(b"", "/bucket/key", method="HEAD", service="s3"),
-    HEALTH,
-]
+
+
+def valid() -> list[bytes]:
+    """Requests that are right, for the five minutes that a signature is good."""
+    return [
+        request(b"body"),
+        request(b"x" * 2000, headers={"Content-Type": "a/b", "Accept": "c"}),
+        head(PATH, {**signed(body=b"abcdef"), "Transfer-Encoding": "chunked"}) + chunked(b"abc", b"def"),
+        head(PATH, {**signed(body=b"abc"), "Expect": "100-continue", "Content-Length": "3"}) + b"abc",
+        request(b"{}", "/", headers={"X-Amz-Target": "SageMaker.ListEndpoints"}),
+        request(b"body", "/endpoints/echo/async-invocations"),
+        request(b"body", "/bucket/key", method="PUT", service="s3"),
+        request(b"", "/bucket/key", method="HEAD", service="s3"),
+        HEALTH,
+    ]
 
 
 @st.composite
@@ -63,9 +81,11 @@ def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
     return raw if draw(st.booleans()) else raw[: draw(st.integers(0, len(raw)))]
 
 
-REQUESTS = st.one_of(
-    st.binary(max_size=300), st.lists(st.sampled_from(TOKENS), max_size=14).map(b"".join), mutated(VALID)
-)
+def requests() -> st.SearchStrategy[bytes]:
+    tokens = st.lists(st.sampled_from(TOKENS), max_size=14).map(b"".join)
+    return st.one_of(st.binary(max_size=300), tokens, mutated(valid()))
+
+
 REPLIES = st.one_of(
     st.binary(max_size=300),
     st.lists(
@@ -132,15 +152,15 @@ def running() -> Iterator[Running]:
     running.close()
 
 
-def test_any_request_bytes(running: Running) -> None:
+@pytest.mark.timeout(FUZZ_SECONDS + 120)
+def test_any_request_bytes(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
     gateway = running.gateway
     running.run(gateway.echo())
+    tried = 0
 
-    @SHORT
-    @given(REQUESTS, st.lists(st.integers(1, 4000), max_size=3), st.booleans())
     def attempt(raw: bytes, cuts: list[int], half_close: bool) -> None:
         async def step() -> None:
-            client = await gateway.client()
+            client = await gateway.connect()
             start = 0
             for cut in [*sorted(cuts), len(raw)]:
                 client.send(raw[start:cut])
@@ -151,12 +171,55 @@ def test_any_request_bytes(running: Running) -> None:
                 assert_replies(await client.rest())
             else:
                 assert await gateway.is_alive()
-            client.close()
+            await client.closed()
             assert (await gateway.call(request(b"next"))).body == b"next"
 
+        nonlocal tried
+        tried += 1
         running.run(step())
 
-    attempt()
+    def round_of_attempts(number: int) -> int:
+        """Memory that the gateway's own code holds after it, in bytes."""
+        cuts = st.lists(st.integers(1, 4000), max_size=3)
+        seed(number)(SHORT(given(requests(), cuts, st.booleans())(attempt)))()
+        return held_by_the_gateway()
+
+    first = int(os.environ.get("MOORAGE_FUZZ_SEED", random.getrandbits(32)))
+    say(capsys, f"seed {first}, {FUZZ_SECONDS:g} seconds")
+    end = time.monotonic() + FUZZ_SECONDS
+    tracemalloc.start()
+    try:
+        before = held = round_of_attempts(first)
+        rounds = 1
+        while time.monotonic() < end or rounds < 2:
+            held = round_of_attempts(first + rounds)
+            rounds += 1
+            assert held - before < MOST_GROWTH, f"{rounds} rounds: {before} bytes became {held}"
+    finally:
+        tracemalloc.stop()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    say(
+        capsys,
+        f"seed {first}: {tried} requests in {rounds} rounds, each followed by a valid one that was answered; "
+        f"the gateway held {before} bytes after the first round and {held} after the last; "
+        f"the whole test {peak} MiB at most",
+    )
+
+
+def held_by_the_gateway() -> int:
+    """Bytes that live and were allocated by a line of the gateway's code, C extensions that it calls included."""
+    gc.collect()
+    ours = tracemalloc.Filter(inclusive=True, filename_pattern="*/moorage/*")
+    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces((ours,)).traces)
+
+
+def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Whoever waits ten minutes wants to see it, and everyone else only when the test fails."""
+    if FUZZ_SECONDS:
+        with capsys.disabled():
+            print(f"\n{text}")
+    else:
+        print(text)
 
 
 def assert_replies(raw: bytes) -> None:
