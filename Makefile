@@ -1,12 +1,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+SOURCES := pyproject.toml $(shell find src -name '*.py')
 
-.PHONY: demo test check unit format bench lock clean
+.PHONY: demo test check unit compiled-tests wheel format bench lock clean
 
 demo: .venv/demo ## set everything up, then train, deploy and call a model with boto3
 	@$(BIN)/python examples/demo.py
 
-test: check unit ## set up what the tests need, then lint, types, import contracts and all tests
+test: check unit compiled-tests ## set up what the tests need, then lint, types, import contracts and all tests
 
 check: .venv/test
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
@@ -14,17 +15,42 @@ check: .venv/test
 unit: .venv/test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+compiled-tests: .venv/test ## the tests of the gateway once more, compiled as in the wheel
+	@if [ -z "$$CI" ] && ! command -v cc >/dev/null; then \
+		echo "The compiled gateway is not tested: there is no C compiler."; \
+	else \
+		$(MAKE) build/compiled && PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m pytest \
+			tests/gateway tests/auth tests/wire tests/routing $(PYTEST_ARGS); \
+	fi
+
+wheel: build/wheel ## a wheel in build/wheel with the gateway compiled (needs a C compiler)
+	@ls $</*.whl
+
+# In a copy of the sources, so that nothing compiled can ever be imported instead of a source that has changed.
+build/wheel: .venv/test $(SOURCES) README.md LICENSE
+	@command -v cc >/dev/null || { echo "Compiling needs a C compiler (Debian: apt-get install gcc)." >&2; exit 1; }
+	@rm -rf build/wheel build/source && mkdir -p build/source
+	@cp -R pyproject.toml README.md LICENSE src build/source/
+	@find build/source -name '*.so' -delete
+	@echo "Compiling the gateway (takes half a minute) ..."
+	@PATH="$(CURDIR)/$(BIN):$$PATH" HATCH_BUILD_HOOK_ENABLE_MYPYC=1 \
+		$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel ./build/source
+	@touch $@
+
+build/compiled: build/wheel
+	@rm -rf $@ && $(BIN)/pip install --quiet --no-deps --target $@ build/wheel/*.whl && touch $@
+
 format: .venv/test ## rewrite the sources in the one style
 	$(BIN)/ruff check --fix && $(BIN)/ruff format
 
-bench: .venv/test ## the gateway beside nginx, and response streams
-	$(BIN)/python benchmarks/gateway.py && $(BIN)/python benchmarks/streaming.py
+bench: build/compiled ## the gateway beside nginx, and response streams
+	export PYTHONPATH=$(CURDIR)/build/compiled; $(BIN)/python benchmarks/gateway.py && $(BIN)/python benchmarks/streaming.py
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	requirements/lock.sh
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/demo .venv/test: .venv/%: requirements/%.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -12,6 +12,6 @@ compile_file() {
 }
 compile --group build --output-file requirements/core.txt
 compile --group build --extra models --group demo --output-file requirements/demo.txt
-compile --group build --extra models --extra postgres --group demo --group test --group lint \
+compile --group build --extra models --extra postgres --group demo --group test --group lint --group compile \
     --output-file requirements/test.txt
 compile_file requirements/sagemaker-sdk.in --output-file requirements/sagemaker-sdk.txt
