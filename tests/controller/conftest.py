@@ -73,7 +73,9 @@ class Relayed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             authorization = dict(scope["headers"]).get(b"authorization", b"")
-            service = b"sts" if b"/sts/" in authorization else b"sagemaker"
+            service = next(
+                (name for name in (b"sts", b"iam") if b"/%s/" % name in authorization), b"sagemaker"
+            )
             scope["headers"] = [
                 *scope["headers"],
                 (b"x-moorage-account-id", ACCOUNT.encode()),
@@ -102,7 +104,8 @@ class _Server(uvicorn.Server):
 
 def serve(controller: Controller, database_url: str | None) -> Generator[Controller]:
     """Serve in a thread with a loop of its own until the generator is closed."""
-    listener = socket.socket()
+    # asyncio spares those the delays of Nagle's algorithm that say that they are TCP.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     controller.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     ready = threading.Event()

@@ -429,3 +429,19 @@ async def test_a_users_permissions_are_simulated(iam: QueryClient, store: Identi
         await iam.call(
             "SimulatePrincipalPolicy", PolicySourceArn="arn:aws:iam::1:root/xxxx", ActionNames=["a:b"]
         )
+
+
+async def test_what_a_simulation_cannot_do_is_refused(iam: QueryClient, store: IdentityStore) -> None:
+    """Simulations have no error of their own for a malformed policy; to leave some out would be another answer."""
+    ann = await user(store, "ann")
+    with pytest.raises(ClientError, match="not valid JSON") as caught:
+        await iam.call("SimulateCustomPolicy", PolicyInputList=["{"], ActionNames=["a:b"])
+    assert code(caught.value) == ("InvalidInput", 400)
+    with pytest.raises(ClientError, match="does not have PolicyExclusionList") as caught:
+        await iam.call(
+            "SimulatePrincipalPolicy",
+            PolicySourceArn=ann.principal_arn,
+            ActionNames=["a:b"],
+            PolicyExclusionList=[{"PolicyType": "inline"}],
+        )
+    assert code(caught.value) == ("InvalidInput", 400)

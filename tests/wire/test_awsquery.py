@@ -157,6 +157,10 @@ def test_control_characters_do_not_break_a_reply() -> None:
     [
         (b"Whole=x", "The value of Whole is not a valid integer."),
         (b"Whole=", "The value of Whole is not a valid integer."),
+        (b"Whole=1_0", "The value of Whole is not a valid integer."),
+        (b"Whole=+1+", "The value of Whole is not a valid integer."),
+        (b"Whole=%D9%A1", "The value of Whole is not a valid integer."),
+        (b"Whole=2147483648", "The value of Whole is not a valid integer."),
         (b"Yes=maybe", "The value of Yes is not a valid boolean."),
         (b"When=yesterday", "The value of When is not a valid timestamp."),
         (b"Bytes=%21", "The value of Bytes is not a valid blob."),

@@ -6,6 +6,8 @@ leave `member` out, as they leave out their wrapping element in XML; maps have `
 
 import base64
 import binascii
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +26,9 @@ _Node = dict[str, Any]
 """What a form has below one path: further nodes by the path's next part, and at `_VALUE` the path's own value."""
 
 _VALUE = "."  # no part of a path
+
+_DIGITS = re.compile("[+-]?[0-9]{1,19}")
+_DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 def decode(body: bytes) -> Form:
@@ -112,6 +117,34 @@ def _parse_boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _parse_integer(text: str) -> int:
+    return _within(_whole(text), 32)
+
+
+def _parse_long(text: str) -> int:
+    return _within(_whole(text), 64)
+
+
+def _whole(text: str) -> int:
+    """Stricter than Python, which takes spaces, underscores and the digits of every script."""
+    if not _DIGITS.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _within(value: int, bits: int) -> int:
+    if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+        raise ValueError(value)
+    return value
+
+
+def _parse_number(text: str) -> float:
+    number = float(text)
+    if not _DECIMAL.fullmatch(text) or not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 def _parse_timestamp(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -129,10 +162,10 @@ _CONTAINERS: Mapping[str, Callable[[Shape, _Node, str], Any]] = {
 _SCALARS: Mapping[str, Callable[[str], Any]] = {
     "string": str,
     "boolean": _parse_boolean,
-    "integer": int,
-    "long": int,
-    "float": float,
-    "double": float,
+    "integer": _parse_integer,
+    "long": _parse_long,
+    "float": _parse_number,
+    "double": _parse_number,
     "timestamp": _parse_timestamp,
     "blob": _parse_blob,
 }

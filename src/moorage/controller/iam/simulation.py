@@ -15,7 +15,7 @@ from moorage.controller.iam.base import Call, Members, Output, check_policy, pag
 from moorage.controller.iam.positions import Position, statement_positions
 from moorage.controller.permissions import compiled
 from moorage.controller.query import Handler
-from moorage.errors import InvalidInput, NoSuchEntity
+from moorage.errors import InvalidInput, MalformedPolicyDocument, NoSuchEntity
 
 _BOUNDARY = "PermissionsBoundaryPolicyInputList.1"
 _RESOURCE = "ResourcePolicy"
@@ -50,6 +50,8 @@ async def simulate_custom_policy(call: Call, members: Members) -> Output:
 
 
 async def simulate_principal_policy(call: Call, members: Members) -> Output:
+    if "PolicyExclusionList" in members:
+        raise InvalidInput("This server does not have PolicyExclusionList.")
     arn = members["PolicySourceArn"]
     kind, name = _named(arn)
     found: Identity
@@ -119,9 +121,9 @@ def _scene(
         origins[_RESOURCE] = _Origin(_RESOURCE, "resource", resource)
     return _Scene(
         caller=caller,
-        identity=[*own, *(check_policy(document, name=name) for name, document in given.items())],
-        boundary=check_policy(boundaries[0], name=_BOUNDARY) if boundaries else None,
-        resource=check_policy(resource, PolicyKind.RESOURCE, name=_RESOURCE) if resource else None,
+        identity=[*own, *(_given(document, name=name) for name, document in given.items())],
+        boundary=_given(boundaries[0], name=_BOUNDARY) if boundaries else None,
+        resource=_given(resource, PolicyKind.RESOURCE, name=_RESOURCE) if resource else None,
         resource_account_id=members.get("ResourceOwner", caller.account_id).removeprefix("arn:aws:iam::")[
             :12
         ],
@@ -132,6 +134,18 @@ def _scene(
         },
         origins={**own_origins, **origins},
     )
+
+
+def _given(document: str, kind: PolicyKind = PolicyKind.IDENTITY, *, name: str) -> policy.Policy:
+    """A policy of the request. Simulations have no error of their own for malformed ones.
+
+    Raises:
+        InvalidInput: it is malformed.
+    """
+    try:
+        return check_policy(document, kind, name=name)
+    except MalformedPolicyDocument as error:
+        raise InvalidInput(error.message) from error
 
 
 def _context_value(entry: Members) -> str | tuple[str, ...]:
