@@ -143,10 +143,12 @@ def signed_headers(port: int) -> dict[str, str]:
     return dict(request.headers.items())
 
 
-async def serve_gateway(port: int, echo_port: int) -> None:
+async def serve_gateway(port: int, echo_port: int, *, settings: Settings | None = None) -> None:
+    """All clients of a benchmark have one address, so by default that does not limit them."""
+    settings = settings or Settings(max_connections_per_client=0)
     listener = socket.create_server(("127.0.0.1", port), backlog=4096)
     verifier = Verifier({KEY.access_key_id: KEY})
-    server = GatewayServer(settings=Settings(), verifier=verifier, access=Access(KEY), listener=listener)
+    server = GatewayServer(settings=settings, verifier=verifier, access=Access(KEY), listener=listener)
     instance = {"instance_id": "i-0", "host": "127.0.0.1", "port": echo_port, "generation": 1}
     variant = {"name": "AllTraffic", "weight": 1.0, "container_hostname": "primary", "instances": [instance]}
     server.table.reset(

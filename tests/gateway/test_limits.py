@@ -285,3 +285,35 @@ async def test_no_reply_is_made_for_a_client_that_does_not_read() -> None:
         for _ in range(5):
             assert len((await client.reply()).body) == 4 * MIB
         assert seen.count(b"greedy") == 5
+
+
+@pytest.mark.parametrize("before", [b"", request(b"good")], ids=["at once", "behind a good request"])
+async def test_headers_without_end_are_neither_parsed_nor_kept(gateway: Gateway, before: bytes) -> None:
+    """However many of them come in one read, and although the connection lingers."""
+    await gateway.echo()
+    lines = b"".join(b"%d:\r\n" % number for number in range(10_000, 50_000))
+    client = await gateway.client()
+    await client.call(HEALTH)
+    tracemalloc.start()
+    try:
+        client.send(before + b"POST / HTTP/1.1\r\nHost: a\r\n" + lines)
+        if before:
+            assert (await client.reply()).body == b"good"
+        reply = await client.reply()
+        assert reply.status == 400
+        assert b"more than 32 headers" in reply.body, "not looked at before all were parsed"
+        kept = tracemalloc.take_snapshot().filter_traces(
+            (tracemalloc.Filter(True, "*/client_connection.py"),)
+        )
+        assert sum(trace.size for trace in kept.traces) < 2 * len(lines)
+    finally:
+        tracemalloc.stop()
+    assert await client.rest() == b""
+
+
+async def test_connections_that_are_late_together_are_all_told() -> None:
+    async with start_gateway(header_timeout_seconds=0.1) as gateway:
+        clients = [await gateway.client() for _ in range(100)]
+        for client in clients:
+            client.send(b"GET")
+        assert {(await client.reply()).status for client in clients} == {408}

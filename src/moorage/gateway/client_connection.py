@@ -20,7 +20,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import ClassVar, Protocol, cast
+from typing import Protocol, cast
 
 import httptools
 
@@ -38,6 +38,10 @@ from moorage.gateway.request import DONE, Front, Refused, Request
 
 LINGER_SECONDS = 3.0
 _SMALL = 64 * 1024
+_PIECE_OF_HEAD = 8 * 1024
+_PIECE_OF_BODY = 64 * 1024
+"""How much is parsed before a look at what it has come to."""
+
 _NEVER_REPEATED = frozenset((b"host", b"authorization", b"content-length", b"x-amz-date"))
 logger = logging.getLogger(__name__)
 
@@ -78,12 +82,10 @@ class ClientConnection(asyncio.Protocol):
         "client_address",
         "counted",
         "deadline",
+        "limited",
         "request_ids",
         "secure",
     )
-
-    limited: ClassVar[bool] = False
-    """Whether there are limits to what the owner of a key may ask through it."""
 
     def __init__(
         self,
@@ -118,6 +120,8 @@ class ClientConnection(asyncio.Protocol):
         """The client's IP address."""
         self.counted = False
         """Whether it is among the visitors until it is lost."""
+        self.limited = False
+        """Whether there are limits to what the owner of a key may ask through it."""
         self.deadline = math.inf
         # the requests'
         self._head_bytes = 0  # since the last head or piece of body: of a head, or of trailers
@@ -159,9 +163,12 @@ class ClientConnection(asyncio.Protocol):
                 self.deadline = self._loop.time() + settings.body_timeout_seconds
             elif not self._head_bytes:
                 self.deadline = self._loop.time() + settings.header_timeout_seconds
-        self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            if len(data) > _PIECE_OF_HEAD:
+                self._feed_in_pieces(memoryview(data))
+            else:
+                self._head_bytes += len(data)
+                self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._answer_reading(_service_error(error.__context__ or error))
         except httptools.HttpParserError as error:
@@ -169,6 +176,23 @@ class ClientConnection(asyncio.Protocol):
         else:
             if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
                 self._malformed(self._too_large())
+
+    def _feed_in_pieces(self, data: memoryview) -> None:
+        """One read can hold many thousand headers, which would keep everyone else waiting, and memory, before anybody
+        looked at their number."""
+        at = 0
+        while at < len(data) and not self._closing:
+            reading = self._reading
+            size = _PIECE_OF_BODY if reading is not None and reading.head_complete else _PIECE_OF_HEAD
+            piece = data[at : at + size]
+            at += size
+            self._head_bytes += len(piece)
+            self._parser.feed_data(piece)
+            if self._headers is not None and len(self._headers) > self._settings.max_headers:
+                self._malformed(self._too_many())
+                return
+            if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
+                return  # refused by `data_received`
 
     def eof_received(self) -> bool:
         """A client that closes its side has gone, unless it broke off a request: then it may still listen."""
@@ -509,6 +533,7 @@ class ClientConnection(asyncio.Protocol):
             return
         request = self._reading or Request(self)
         if self._active in (None, request):
+            self._reading = self._headers = None
             self._answer(request, error)
         else:  # pipelined behind a good one, which is answered first
             if request not in self._waiting:

@@ -24,6 +24,7 @@ from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
 _WAIT_FOR_TABLE_SECONDS = 5.0
+_EXPIRE_AT_ONCE = 16
 _SLOW_SWEEP_EVERY = 20  # client connections and stale pools are looked at once a second
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,15 @@ class GatewayServer:
                 front.refusals.tell_left_out()
                 if self._certificate is not None:
                     self._certificate.reload_if_changed()
-                _expire([c for c in self._connections if c.deadline <= now])
+                await self._expire_connections(now)
+
+    async def _expire_connections(self, now: float) -> None:
+        """A few at a time: thousands may have come together, and everyone else has to wait meanwhile."""
+        overdue = [connection for connection in self._connections if connection.deadline <= now]
+        for first in range(0, len(overdue), _EXPIRE_AT_ONCE):
+            some = overdue[first : first + _EXPIRE_AT_ONCE]
+            _expire([c for c in some if c in self._connections and c.deadline <= now])
+            await asyncio.sleep(0)
 
 
 def _expire(overdue: Sequence[Timed]) -> None:
