@@ -3,14 +3,16 @@
 import asyncio
 import json
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any
 
 import pytest
 
 from moorage.auth.credentials import AccessKey
 from moorage.auth.sessions import Session
+from moorage.config import Settings
 from moorage.errors import ThrottlingException
-from moorage.gateway.limits import Limits
+from moorage.gateway import http
+from moorage.gateway.limits import LimitedConnection, Limits
 from moorage.gateway.request import Request
 from tests.gateway.harness import ContainerConnection, Gateway, echo, request, start_gateway
 
@@ -23,14 +25,21 @@ class Clock:
         return self.now
 
 
-class Asked:
-    """A request, as far as limits look at it."""
-
-    limited = True
-
-
 def asked() -> Request:
-    return cast(Request, Asked())
+    """A request as it is before its head is read."""
+    nobody: Any = None
+    connection = LimitedConnection(
+        limits=Limits(requests_per_second=0, concurrent_requests=0, clock=Clock()),
+        front=nobody,
+        settings=Settings(),
+        connections=set(),
+        visitors=nobody,
+        all_closed=asyncio.Event(),
+        opening=http.ReplyOpening(),
+        request_ids=http.request_ids(),
+        loop=nobody,
+    )
+    return Request(connection)
 
 
 def key(number: int) -> AccessKey:

@@ -106,10 +106,9 @@ class LimitedConnection(ClientConnection):
 
     __slots__ = ("_limits",)
 
-    limited = True
-
     def __init__(self, *, limits: Limits, **options: Any) -> None:
         super().__init__(**options)
+        self.limited = True
         self._limits = limits
 
     def finish(self, request: Request) -> None:
