@@ -47,6 +47,11 @@ class Case:
     rule: str = ""
 
     @property
+    def member(self) -> str:
+        """The path as documentation writes it, without the steps into lists and maps."""
+        return ".".join(step for step in self.path if step not in (ITEM, KEY, VALUE))
+
+    @property
     def form(self) -> Form:
         shape = self.operation.input_shape
         return {} if shape is None else form(shape, self.document)

@@ -127,7 +127,7 @@ def _variant(variant: Document, path: Path) -> None:
     if not variant.get("InstancePools"):
         variant["InstanceType"] = variant.get("InstanceType") or "ml.m5.large"
     for pool in variant.get("InstancePools") or ():
-        if pool.get("ModelNameOverride") and path[-1] != "ModelNameOverride":
+        if path[-1] == "InstancePools":
             pool["ModelNameOverride"] = MODEL
     variant["InitialInstanceCount"] = variant.get("InitialInstanceCount") or 1
     if routing := variant.get("RoutingConfig"):

@@ -31,12 +31,16 @@ class Things:
         ]
 
     def put_back(self) -> None:
-        """Make again what has been deleted or renamed."""
+        """Make again what has been deleted or renamed, and take the tags off the model."""
         for make in self._makers:
             try:
                 make()
             except ClientError as error:
                 assert "already exist" in str(error), error
+        sagemaker, _ = self.clients
+        arn = sagemaker.describe_model(ModelName=MODEL)["ModelArn"]
+        if tags := sagemaker.list_tags(ResourceArn=arn)["Tags"]:
+            sagemaker.delete_tags(ResourceArn=arn, TagKeys=[tag["Key"] for tag in tags])
         store = self._controller.store
         endpoint = self._controller.run(store.get(Endpoint, ACCOUNT, ENDPOINT))
         ready = store.transition(endpoint, list(EndpointStatus), status=EndpointStatus.IN_SERVICE)

@@ -1,6 +1,7 @@
 """Every case over HTTP to a controller with a database: its answers as botocore reads them, and what it writes."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.model_driven.cases import Case
 from tests.model_driven.combinations import SEED, documents
 from tests.model_driven.completing import complete
 from tests.model_driven.conftest import Things
-from tests.model_driven.services import models
+from tests.model_driven.services import decided, models
 
 JSON = models("sagemaker")
 QUERY = (*models("iam"), *models("sts"))
@@ -48,7 +49,7 @@ REFUSALS = re.compile(
 )
 """Why what the models call valid may be refused all the same: rules of prose, and what is not there."""
 
-NEEDS_PUTTING_BACK = re.compile("Delete|Update(User|Endpoint)$")
+NEEDS_PUTTING_BACK = re.compile("AddTags|Delete|Update(User|Endpoint)$")
 
 
 NEVER_ACCEPTED = (
@@ -97,14 +98,14 @@ def sendable(operation: OperationModel) -> list[Case]:
 @pytest.mark.parametrize("operation", SERVED, ids=named)
 def test_what_is_valid_is_answered(plane: ControlPlane, things: Things, operation: OperationModel) -> None:
     things.put_back()
-    accepted = 0
+    accepted: set[str] = set()
     for case in sendable(operation):
         if NEEDS_PUTTING_BACK.match(operation.name):
             things.put_back()
         document = complete(case)
         reply = call(plane, case, document)
         if reply.status == 200:
-            accepted += 1
+            accepted |= {"", *given_members(document)}
             lacks = missing(operation.output_shape, reply.parsed)
             assert lacks == [] or (document == {} and operation.name in OF_ROOT), (case, lacks)
             if operation.name in DESCRIBED_BY:
@@ -114,6 +115,10 @@ def test_what_is_valid_is_answered(plane: ControlPlane, things: Things, operatio
             assert "validation error" not in reply.message, (case, reply)
             assert reply.code not in VAGUE or REFUSALS.search(reply.message), (case, reply)
     assert accepted or operation.name in NEVER_ACCEPTED, "none was accepted"
+    if operation in JSON:
+        for member, status in decided("sagemaker", operation.name).items():
+            if member != "NextToken":  # those that are valid are not made here
+                assert (member in accepted) == (status != "refused"), f"{member} should be {status}"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +134,18 @@ def test_combinations_of_what_is_valid_break_nothing(
     document = data.draw(documents(operation.input_shape))
     reply = call(plane, Case(operation, (), "valid", document), document)
     assert "validation error" not in reply.message
+
+
+def given_members(value: Any, path: str = "") -> Iterator[str]:
+    """The members that a document has, without those that are null; the keys of maps are among them."""
+    if isinstance(value, list):
+        for item in value:
+            yield from given_members(item, path)
+    elif isinstance(value, dict):
+        for name in value:
+            if value[name] is not None:
+                yield f"{path}{name}"
+                yield from given_members(value[name], f"{path}{name}.")
 
 
 def describe(plane: ControlPlane, create: OperationModel, document: Any) -> Any:
