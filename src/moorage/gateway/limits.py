@@ -9,16 +9,17 @@ The rate is that of a token bucket that holds the tokens of one second, and one 
 a bucket is when it will be full again.
 """
 
+import asyncio
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from moorage.auth.credentials import AccessKey
 from moorage.auth.sessions import Session
 from moorage.config import Settings
 from moorage.errors import ThrottlingException
-from moorage.gateway.client_connection import ClientConnection
-from moorage.gateway.request import Request
+from moorage.gateway import http
+from moorage.gateway.client_connection import ClientConnection, Visitors
+from moorage.gateway.request import Front, Request
 
 _MOST_IDLE_SHARES = 10_000
 _ROUNDING = 1e-6
@@ -106,8 +107,29 @@ class LimitedConnection(ClientConnection):
 
     __slots__ = ("_limits",)
 
-    def __init__(self, *, limits: Limits, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        front: Front,
+        settings: Settings,
+        connections: set[ClientConnection],
+        visitors: Visitors,
+        all_closed: asyncio.Event,
+        opening: http.ReplyOpening,
+        request_ids: Iterator[bytes],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(
+            front=front,
+            settings=settings,
+            connections=connections,
+            visitors=visitors,
+            all_closed=all_closed,
+            opening=opening,
+            request_ids=request_ids,
+            loop=loop,
+        )
         self.limited = True
         self._limits = limits
 
