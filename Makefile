@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
-.PHONY: demo test check unit compiled-tests wheel format bench lock clean
+.PHONY: demo test check unit compiled-tests wheel format bench conformance lock clean
 
 demo: .venv/demo ## set everything up, then train, deploy and call a model with boto3
 	@$(BIN)/python examples/demo.py
@@ -45,6 +45,9 @@ format: .venv/test ## rewrite the sources in the one style
 
 bench: build/compiled ## the gateway beside nginx, and response streams
 	export PYTHONPATH=$(CURDIR)/build/compiled; $(BIN)/python benchmarks/gateway.py && $(BIN)/python benchmarks/streaming.py
+
+conformance: .venv/test ## real SDKs in JavaScript, Java and Go: what each of them sees
+	$(BIN)/python -m conformance.run --json conformance/results.json $(CONFORMANCE_ARGS)
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	requirements/lock.sh

@@ -22,6 +22,8 @@ from typing import Any
 from conformance.behaviours import Behaviour, Cell, Column, Outcome
 
 _BUILD = Path(__file__).parent / ".build"
+_PATH = f"{_BUILD / 'tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+"""install.sh puts there what it cannot get from the system."""
 _TIMEOUT_SECONDS = 300.0
 _INSTALL_SECONDS = 900.0
 _BUILT = ("node_modules", "target", "__pycache__")
@@ -43,10 +45,11 @@ class Tool:
     at_least: str = ""
 
     def check(self) -> None:
-        if shutil.which(self.command[0]) is None:
+        program = shutil.which(self.command[0], path=_PATH)
+        if program is None:
             raise MissingTool(f"{self.command[0]} is not installed")
         if self.at_least:
-            done = subprocess.run(self.command, capture_output=True, text=True, check=True)
+            done = subprocess.run([program, *self.command[1:]], capture_output=True, text=True, check=True)
             version = _version(done.stdout + done.stderr)
             if version < _version(self.at_least):
                 shown = ".".join(map(str, version))
@@ -95,6 +98,7 @@ class Client:
             done = subprocess.run(
                 self._filled(command),
                 cwd=self.directory,
+                env={**os.environ, "PATH": _PATH},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -113,7 +117,7 @@ class Client:
             subprocess.Popen(
                 self._filled(self.run),
                 cwd=self.directory,
-                env=dict(environment),
+                env={**environment, "PATH": _PATH},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -51,10 +51,11 @@ def document(behaviours: Sequence[Behaviour], columns: Mapping[str, Column]) -> 
 
 
 def _notes(columns: Mapping[str, Column], outcome: Outcome, shown: str) -> list[str]:
-    notes = [
-        f"{shown}: {name}: {each}: {cell.detail}"
-        for name, column in columns.items()
-        for each, cell in column.items()
-        if cell.outcome is outcome and cell.detail
-    ]
+    """A line for each reason that a client has, with the behaviours it holds for."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, column in columns.items():
+        for each, cell in column.items():
+            if cell.outcome is outcome and cell.detail:
+                reasons.setdefault((name, cell.detail), []).append(each)
+    notes = [f"{shown}: {name}: {detail} ({', '.join(ids)})" for (name, detail), ids in reasons.items()]
     return ["", *notes] if notes else []

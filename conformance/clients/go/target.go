@@ -8,7 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,7 +32,19 @@ type (
 	options = func(*runtime.Options)
 )
 
-var background = context.Background()
+var (
+	raced      atomic.Bool
+	background = httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{WroteRequest: noteRace})
+)
+
+// noteRace sets `raced` when the SDK has cut a connection of its own. Once a reply has come it closes the request's
+// body, and if net/http still looks for the body's end, smithy-go's WriteTo answers io.EOF, which net/http takes for a
+// failure to write: it closes the connection, also below the reply.
+func noteRace(request httptrace.WroteRequestInfo) {
+	if request.Err == io.EOF {
+		raced.Store(true)
+	}
+}
 
 func endpoint(t *T) *string {
 	return aws.String(t.Required("CONFORMANCE_ENDPOINT"))
