@@ -1,11 +1,13 @@
 """Sizes and times: what is within passes whole, what is beyond is refused and kept nowhere."""
 
 import asyncio
+import gc
 import json
 import tracemalloc
 
 import pytest
 
+from moorage.gateway.client_connection import ClientConnection
 from tests.gateway.harness import (
     HEALTH,
     ContainerConnection,
@@ -317,3 +319,26 @@ async def test_connections_that_are_late_together_are_all_told() -> None:
         for client in clients:
             client.send(b"GET")
         assert {(await client.reply()).status for client in clients} == {408}
+
+
+async def test_a_connection_that_has_ended_does_not_wait_for_the_garbage_collector(gateway: Gateway) -> None:
+    """Thousands would, of a client that makes one for each request."""
+    await gateway.echo()
+    gc.collect()
+    gc.disable()
+    try:
+        for raw in (
+            request(b"good"),
+            HEALTH,
+            b"GET / HTTP/1.1\r\nHost: a\r\n: \r\n",
+            request(b"bad")[:-1],
+        ) * 5:
+            client = await gateway.connect()
+            client.send(raw)
+            client.writer.write_eof()
+            await client.rest()
+            await client.closed()
+        await asyncio.sleep(0)
+        assert [each for each in gc.get_objects() if isinstance(each, ClientConnection)] == []
+    finally:
+        gc.enable()

@@ -164,10 +164,11 @@ class ClientConnection(asyncio.Protocol):
             elif not self._head_bytes:
                 self.deadline = self._loop.time() + settings.header_timeout_seconds
         try:
-            if len(data) > _PIECE_OF_HEAD:
+            size = len(data)
+            if size > _PIECE_OF_HEAD:
                 self._feed_in_pieces(memoryview(data))
             else:
-                self._head_bytes += len(data)
+                self._head_bytes += size
                 self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._answer_reading(_service_error(error.__context__ or error))
@@ -194,13 +195,12 @@ class ClientConnection(asyncio.Protocol):
             if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
                 return  # refused by `data_received`
 
-    def eof_received(self) -> bool:
-        """A client that closes its side has gone, unless it broke off a request: then it may still listen."""
+    def eof_received(self) -> None:
+        """A client that closes its side has gone, unless it broke off a request: then it may still listen. Nothing
+        more can come from it, so the connection need not linger: it is closed once what was written has left."""
         reading = self._reading
-        if reading is None or self._closing or self._active not in (None, reading):
-            return False
-        self._malformed("The request ended before its head or body was complete.")
-        return True
+        if reading is not None and not self._closing and self._active in (None, reading):
+            self._malformed("The request ended before its head or body was complete.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.counted:
@@ -211,6 +211,8 @@ class ClientConnection(asyncio.Protocol):
         self._closing = True
         self._reading = None
         self._waiting.clear()
+        # It refers to this connection in turn, and both would stay until the garbage collector comes by.
+        self._parser = cast(httptools.HttpRequestParser, None)
         if self._active is not None:
             call, self._active.call = self._active.call, DONE
             self._active = None
