@@ -450,6 +450,20 @@ async def test_the_backlog_waits_for_a_route(tmp_path: Path, s3: LocalS3) -> Non
         assert (await here.finished(invocation)).status is Status.COMPLETED
 
 
+async def test_nothing_is_kept_of_an_endpoint_that_is_gone(tmp_path: Path, s3: LocalS3) -> None:
+    async with world(tmp_path, s3) as here:
+        await here.serve(echo)
+        assert (await here.finished(await here.put())).status is Status.COMPLETED
+        here.table.remove(*KEY)
+        here.dispatcher.wake(*KEY)
+        await here.dispatcher.fail_all(*KEY, "the endpoint was deleted")
+        async with asyncio.timeout(10):
+            while repr(here.dispatcher) != "<Dispatcher 0 endpoints, 0 invocations>":
+                await asyncio.sleep(0)
+        await here.serve(echo)
+        assert (await here.finished(await here.put())).status is Status.COMPLETED
+
+
 async def test_a_later_attempt_removes_what_an_earlier_one_left(tmp_path: Path, s3: LocalS3) -> None:
     """As after a death between writing the object and finishing."""
 

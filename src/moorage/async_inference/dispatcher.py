@@ -70,7 +70,7 @@ class Dispatcher:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 for work in (self._keep_leases, self._expire, self._purge, self._wake_all):
-                    self._tasks.create_task(self._for_ever(work), name=work.__name__)
+                    self._tasks.create_task(self._until_done(work), name=work.__name__)
                 for key in list(self._workers):
                     self._start(key)
                 try:
@@ -124,16 +124,21 @@ class Dispatcher:
                 await asyncio.sleep(_seconds_until(due))  # a lease that someone left, or a pause
         finally:
             worker.held_back = False
+            worker.awake.set()
 
     # --- one endpoint ---------------------------------------------------------------------------------
 
     def _start(self, key: Key) -> None:
         if self._tasks is not None:
-            self._tasks.create_task(self._for_ever(lambda: self._work(key)), name=f"dispatch for {key[1]}")
+            self._tasks.create_task(self._until_done(lambda: self._work(key)), name=f"dispatch for {key[1]}")
 
     async def _work(self, key: Key) -> None:
+        """Until the endpoint is gone and has left nothing."""
         worker = self._workers[key]
         while True:
+            if self._table.find(*key) is None and not worker.running and not worker.held_back:
+                del self._workers[key]
+                return
             worker.awake.clear()
             if await self._begin_some(key, worker):
                 continue
@@ -171,16 +176,14 @@ class Dispatcher:
             if route is None or reserved is None:  # the instances went while the claim was being made
                 await self._queue.release(claim, unattempted=True)
                 return
-            variant, instance = reserved
-            try:
-                await self._attempts.run(claim, route, variant, instance)
-            finally:
-                self._table.release(instance)
+            await self._attempts.run(claim, route, *reserved)
 
         task = self._tasks.create_task(self._guarded(claim, run), name=f"invocation {id}")
         worker.running[id] = task
 
-        def done(_: object) -> None:
+        def done(_: object) -> None:  # is called for a task that was cancelled before it began, too
+            if reserved is not None:
+                self._table.release(reserved[1])
             del worker.running[id], self._claims[id]
             worker.awake.set()
 
@@ -229,7 +232,6 @@ class Dispatcher:
         """What an earlier run left in the queue."""
         for key in await self._queue.backlogged():
             self.wake(*key)
-        await asyncio.Event().wait()
 
     async def _purge(self) -> None:
         while True:
@@ -237,11 +239,11 @@ class Dispatcher:
             await self._queue.purge(finished_before=before)
             await asyncio.sleep(_PURGE_EVERY_SECONDS)
 
-    async def _for_ever(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
         """The database may be away for a while: that must not end the dispatcher."""
         while True:
             try:
-                await work()
+                return await work()
             except Exception:
                 logger.exception("asynchronous inference met an error and goes on")
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)
