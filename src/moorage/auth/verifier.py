@@ -17,14 +17,11 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
-from moorage.auth import sigv4
+from moorage.auth import signing_time, sigv4
 from moorage.auth.credentials import AccessKey, Credentials, SessionOpener
 from moorage.errors import (
     ExpiredTokenException,
-    IncompleteSignatureException,
     InvalidSignatureException,
     MalformedHttpRequestException,
     MissingAuthenticationTokenException,
@@ -33,13 +30,10 @@ from moorage.errors import (
 
 SKEW_SECONDS = 5 * 60
 S3_SKEW_SECONDS = 15 * 60
-LONGEST_PRESIGNED_SECONDS = 7 * 24 * 3600
 _MOST_SIGNERS = 4096
 _MOST_TARGETS = 4096
 _LONGEST_TARGET = 256
 _SIGNATURE_LENGTH = 64
-_ISO_FORMAT = "%Y%m%dT%H%M%SZ"
-_ISO_BASIC = re.compile(rb"\d{8}T\d{6}Z")
 _REAL_HASH = re.compile(rb"[0-9a-f]{64}")
 _STREAMING = b"STREAMING-"
 _QUESTION_MARK = ord("?")  # looking for a number in bytes takes a fifth of the time
@@ -154,7 +148,7 @@ class Verifier:
             return self._claim_presigned(headers, target, header, secure=secure)
         if not header:
             raise MissingAuthenticationTokenException("Missing Authentication Token")
-        date = headers.get(b"x-amz-date") or _iso_date(headers)
+        date = headers.get(b"x-amz-date") or signing_time.iso_date(headers)
         # All but the signature is the same all day long for one client, so it is judged once a day.
         common, _, signature = header.rpartition(b"Signature=")
         signed_by = self._signers.get(common)
@@ -357,21 +351,10 @@ class Verifier:
     def _parse_date(self, date: bytes) -> float:
         """Seconds since the epoch. The requests of one second share one parse."""
         cached, timestamp = self._last_date
-        if cached == date:
-            return timestamp
-        text = date.decode("latin-1")
-        try:
-            if not _ISO_BASIC.fullmatch(date):
-                raise ValueError(text)
-            parsed = datetime.strptime(text, _ISO_FORMAT).replace(tzinfo=UTC)
-        except ValueError:
-            raise IncompleteSignatureException(
-                f"Date must be in ISO-8601 'basic format'. Got '{text}'. "
-                "See http://en.wikipedia.org/wiki/ISO_8601",
-                fault="date",
-            ) from None
-        self._last_date = (date, parsed.timestamp())
-        return parsed.timestamp()
+        if cached != date:
+            timestamp = signing_time.parse_date(date)
+            self._last_date = (date, timestamp)
+        return timestamp
 
     def _check_fresh(self, date: bytes, skew: int) -> None:
         """Both ends belong to the time in which a signature is good."""
@@ -379,7 +362,7 @@ class Verifier:
         timestamp = self._parse_date(date)
         if timestamp - now < -skew:
             raise InvalidSignatureException(
-                _signature_expired(date, now, skew),
+                signing_time.signature_expired(date, now, skew),
                 fault="not_fresh",
                 timestamp=timestamp,
                 now=now,
@@ -387,7 +370,7 @@ class Verifier:
             )
         if timestamp - now > skew:
             raise InvalidSignatureException(
-                _signature_not_yet_current(date, now, skew),
+                signing_time.signature_not_yet_current(date, now, skew),
                 fault="not_fresh",
                 timestamp=timestamp,
                 now=now,
@@ -398,14 +381,14 @@ class Verifier:
         """A presigned request is good from its date for as long as it says; the clock that dated it may be ahead."""
         now = self._clock()
         timestamp = self._parse_date(presigned.date)
-        lifetime = skew if presigned.expires is None else _parse_expires(presigned.expires)
+        lifetime = skew if presigned.expires is None else signing_time.parse_expires(presigned.expires)
         if timestamp - now > skew:
             raise InvalidSignatureException(
-                _signature_not_yet_current(presigned.date, now, skew), fault="not_yet"
+                signing_time.signature_not_yet_current(presigned.date, now, skew), fault="not_yet"
             )
         if now - timestamp > lifetime or lifetime == 0:
             raise InvalidSignatureException(
-                _signature_expired(presigned.date, now, lifetime),
+                signing_time.signature_expired(presigned.date, now, lifetime),
                 fault="expired",
                 lifetime=lifetime,
                 expired_at=timestamp + lifetime,
@@ -459,19 +442,6 @@ class Verifier:
             )
 
 
-def _iso_date(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The header `Date`, which may stand in for `X-Amz-Date`, as the timestamp that was signed with it."""
-    date = headers.get(b"date")
-    if not date:
-        return None
-    try:
-        parsed = parsedate_to_datetime(date.decode("latin-1"))
-        utc = parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return date
-    return utc.strftime(_ISO_FORMAT).encode()
-
-
 def _check_all_signed(headers: Mapping[bytes, bytes], signed: tuple[bytes, ...]) -> None:
     """S3 takes no header of its own that was not signed: any of them can change what the request does."""
     names = [name.decode("latin-1") for name in headers if name.startswith(b"x-amz-") and name not in signed]
@@ -487,21 +457,6 @@ def _skew_seconds(authorization: sigv4.Authorization) -> int:
     return S3_SKEW_SECONDS if sigv4.service_of(authorization.credential) == "s3" else SKEW_SECONDS
 
 
-def _parse_expires(text: str) -> int:
-    sign, digits = text[:1] == "-", text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        raise IncompleteSignatureException("X-Amz-Expires should be a number", fault="expires_number")
-    if sign:
-        raise IncompleteSignatureException("X-Amz-Expires must be non-negative", fault="expires_negative")
-    if len(digits) > 9 or int(digits) > LONGEST_PRESIGNED_SECONDS:
-        raise IncompleteSignatureException(
-            "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than "
-            f"{LONGEST_PRESIGNED_SECONDS} seconds",
-            fault="expires_large",
-        )
-    return int(digits)
-
-
 def _invalid_token() -> UnrecognizedClientException:
     return UnrecognizedClientException(_INVALID_TOKEN, fault="token")
 
@@ -510,25 +465,3 @@ def _expired_token() -> ExpiredTokenException:
     return ExpiredTokenException(
         "The security token included in the request is expired", fault="token_expired"
     )
-
-
-def _signature_expired(date: bytes, now: float, seconds: int) -> str:
-    return (
-        f"Signature expired: {date.decode('latin-1')} is now earlier than {_stamp(now - seconds)} "
-        f"({_stamp(now)} - {_duration(seconds)})"
-    )
-
-
-def _signature_not_yet_current(date: bytes, now: float, seconds: int) -> str:
-    return (
-        f"Signature not yet current: {date.decode('latin-1')} is still later than {_stamp(now + seconds)} "
-        f"({_stamp(now)} + {_duration(seconds)})"
-    )
-
-
-def _duration(seconds: int) -> str:
-    return f"{seconds // 60} min." if seconds % 60 == 0 else f"{seconds} sec."
-
-
-def _stamp(timestamp: float) -> str:
-    return datetime.fromtimestamp(timestamp, UTC).strftime(_ISO_FORMAT)
