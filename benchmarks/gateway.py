@@ -144,8 +144,8 @@ def signed_headers(port: int) -> dict[str, str]:
 
 
 async def serve_gateway(port: int, echo_port: int, *, settings: Settings | None = None) -> None:
-    """All clients of a benchmark have one address, so by default that does not limit them."""
-    settings = settings or Settings(max_connections_per_client=0)
+    """All clients of a benchmark have one address, and there is one instance, so by default neither limits them."""
+    settings = settings or Settings(max_connections_per_client=0, max_concurrent_invocations_per_instance=0)
     listener = socket.create_server(("127.0.0.1", port), backlog=4096)
     verifier = Verifier({KEY.access_key_id: KEY})
     server = GatewayServer(settings=settings, verifier=verifier, access=Access(KEY), listener=listener)

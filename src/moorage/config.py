@@ -75,6 +75,9 @@ class Settings:
     max_concurrent_requests_per_key: int = setting(
         0, "Most requests of one access key at once in a gateway process; 0: any number.", least=0, most=2**20
     )
+    max_concurrent_invocations_per_instance: int = setting(
+        256, "Most invocations a gateway process has inside one instance; 0: any number.", least=0, most=2**20
+    )
     allow_unsigned_payload: bool = setting(
         False, "Whether an invocation without TLS may leave its body unsigned (`UNSIGNED-PAYLOAD`)."
     )

@@ -1,6 +1,7 @@
 """Which variant and which instance."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,10 @@ def variant(name: str = "v", weight: float = 1.0, *outstanding: int) -> VariantR
     return VariantRoute(
         name=name, weight=weight, container_hostname="primary", instances=instances(*outstanding)
     )
+
+
+def limited(limit: int, *outstanding: int) -> VariantRoute:
+    return replace(variant("v", 1, *outstanding), max_concurrency=limit)
 
 
 def route(*variants: VariantRoute) -> EndpointRoute:
@@ -88,6 +93,22 @@ def test_many_instances_are_sampled_and_stay_close() -> None:
 def test_ties_are_broken_by_chance() -> None:
     first = Counter(reserve(variant("v", 1, 0, 0)).instance_id for _ in range(400))  # type: ignore[union-attr]
     assert min(first.values()) > 100
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 100])
+def test_no_instance_gets_more_than_it_takes(count: int) -> None:
+    chosen = limited(3, *[0] * count)
+    assert all(reserve(chosen) for _ in range(2 * count))
+    while reserve(chosen):
+        pass
+    assert max(instance.outstanding for instance in chosen.instances) == 3
+    assert count > 64 or {instance.outstanding for instance in chosen.instances} == {3}
+
+
+def test_room_is_found_where_the_sample_misses_it() -> None:
+    for _ in range(50):
+        chosen = limited(3, *[3] * 59, 2)
+        assert reserve(chosen) is chosen.instances[59]
 
 
 def test_what_was_found_unreachable_or_has_retired_is_passed_over() -> None:

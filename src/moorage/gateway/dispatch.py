@@ -222,6 +222,13 @@ class InvocationCall(Call):
                 f"The resources of variant {variant.name} of endpoint {route.name} are still being provisioned. "
                 "Wait and try your request again."
             )
+        tried = self._tried
+        if any(instance not in tried and not instance.retired for instance in variant.instances):
+            return ServiceUnavailable(
+                f"Every instance of variant {variant.name} of endpoint {route.name} has all the invocations that it "
+                f"takes at once ({variant.max_concurrency} from one gateway: "
+                "max_concurrent_invocations_per_instance). Please try again."
+            )
         return ServiceUnavailable(
             "A transient exception occurred while retrieving variant instances. Please try again. "
             f"(No instance of variant {variant.name} of endpoint {route.name} is reachable; "

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -56,7 +57,10 @@ class GatewayServer:
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
-        self.table = RoutingTable(on_drained=self._report_drained)
+        self.table = RoutingTable(
+            on_drained=self._report_drained,
+            max_concurrency=settings.max_concurrent_invocations_per_instance or sys.maxsize,
+        )
 
     def __repr__(self) -> str:
         return f"<GatewayServer {len(self._connections)} connections, {self.table!r}>"

@@ -6,13 +6,15 @@ invocations deciding at the same moment see each other. Whoever reserved must re
 """
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from moorage.errors import ValidationError
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
 
 _SCAN_AT_MOST = 8
 _SAMPLE = 4
+_LOOK_FURTHER = 64
+"""How many of many instances are looked at before all are taken to be full."""
 
 
 def choose_variant(route: EndpointRoute, target_variant: str | None) -> VariantRoute:
@@ -46,7 +48,8 @@ def choose_variant(route: EndpointRoute, target_variant: str | None) -> VariantR
 
 
 def reserve(variant: VariantRoute, *, without: Collection[Instance] = ()) -> Instance | None:
-    """The instance with the least outstanding invocations, reserved; None if there is none.
+    """The instance with the least outstanding invocations, reserved; None if there is none, or none with room
+    for another.
 
     Exact up to 8 instances; above that the best of 4 drawn by chance, which is O(1) and close to it. Ties are
     broken by chance. `without` are instances already found unreachable by this invocation; with the time that took,
@@ -62,8 +65,26 @@ def reserve(variant: VariantRoute, *, without: Collection[Instance] = ()) -> Ins
     else:
         sample = len(instances) if len(instances) <= _SCAN_AT_MOST else _SAMPLE
         chosen = min(random.sample(instances, sample), key=_outstanding)
+    if chosen.outstanding >= variant.max_concurrency:
+        found = _with_room(instances, variant.max_concurrency)
+        if found is None:
+            return None
+        chosen = found
     chosen.outstanding += 1
     return chosen
+
+
+def _with_room(instances: Sequence[Instance], limit: int) -> Instance | None:
+    """One of those that the sample missed: many may be stuck while some have room."""
+    count = len(instances)
+    if count <= _SCAN_AT_MOST:
+        return None
+    start = random.randrange(count)
+    for offset in range(min(count, _LOOK_FURTHER)):
+        instance = instances[(start + offset) % count]
+        if instance.outstanding < limit:
+            return instance
+    return None
 
 
 def _outstanding(instance: Instance) -> int:

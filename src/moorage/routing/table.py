@@ -6,6 +6,7 @@ sees one consistent state. What outlives a replacement is the `Instance`: it car
 inside it, and is the same object in the old route and the new one.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,12 +40,14 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantRoute:
-    """A production variant. `instances` are only those that can take an invocation now."""
+    """A production variant. `instances` are only those that can take an invocation now; each of them at most
+    `max_concurrency` at once."""
 
     name: str
     weight: float
     container_hostname: str
     instances: tuple[Instance, ...]
+    max_concurrency: int = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,7 @@ class EndpointRoute:
 class RoutingTable:
     """All routes by endpoint, and all instances by id.
 
+    `max_concurrency` is how many invocations an instance takes at once from whoever keeps this table.
     `on_drained` is told the id of an instance once no route names it and no invocation is inside it; `on_changed`
     the account and name of an endpoint whose route is new, another, or gone.
     """
@@ -89,7 +93,9 @@ class RoutingTable:
         *,
         on_drained: Callable[[str], None],
         on_changed: Callable[[str, str], None] = lambda account_id, endpoint_name: None,
+        max_concurrency: int = sys.maxsize,
     ) -> None:
+        self._max_concurrency = max_concurrency
         self._on_changed = on_changed
         self._routes: dict[EndpointKey, EndpointRoute] = {}
         self._by_arn: dict[str, EndpointRoute] = {}
@@ -163,6 +169,7 @@ class RoutingTable:
                 weight=variant["weight"],
                 container_hostname=variant["container_hostname"],
                 instances=tuple(self._instance(each) for each in variant["instances"]),
+                max_concurrency=self._max_concurrency,
             )
             for variant in document["variants"]
         )
