@@ -67,6 +67,8 @@ class Client:
     tools: tuple[Tool, ...] = ()
     not_covered: Mapping[str, str] = field(default_factory=dict)
     """Globs of ids, and why this client cannot show them."""
+    images: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Globs of the images that it deploys, and the command lines that stand for them."""
 
     @classmethod
     def load(cls, directory: Path) -> "Client":
@@ -82,6 +84,11 @@ class Client:
     def log(self) -> Path:
         """What the client's program has said on stderr."""
         return self._build / "stderr.log"
+
+    @property
+    def catalogue(self) -> dict[str, list[str]]:
+        """Its images, for the server that is to run them."""
+        return {glob: self._filled(command) for glob, command in self.images.items()}
 
     def check_tools(self) -> None:
         for tool in self.tools:

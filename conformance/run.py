@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def main() -> int:
 
     behaviours = load(BEHAVIOURS)
     columns: dict[str, Column] = {}
-    with _target(options.url) as environment:
+    images = {glob: command for client in ready for glob, command in client.catalogue.items()}
+    with _target(options.url, images) as environment:
         for client in ready:
             _say(f"{client.name}: calling")
             try:
@@ -74,10 +76,12 @@ def main() -> int:
     return 1 if red else 0
 
 
-def _target(url: str | None) -> AbstractContextManager[target.Environment]:
+def _target(
+    url: str | None, images: Mapping[str, Sequence[str]]
+) -> AbstractContextManager[target.Environment]:
     if url or os.environ.get("CONFORMANCE_ENDPOINT"):
         return target.named_elsewhere(url)
-    return target.own_server()
+    return target.own_server(images)
 
 
 def _say(line: str) -> None:

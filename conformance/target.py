@@ -1,16 +1,18 @@
 """What the clients call: a server of our own with everything they need, or what the environment names."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.servers import MODELHOST, ROLE, MoorageServer
 
 MODEL = Path(__file__).parent / "model" / "code" / "inference.py"
+TEXT_MODEL = Path(__file__).parent / "model" / "text" / "inference.py"
 ROOT = Path(__file__).parent.parent
 REGION = "us-east-1"
 Environment = Mapping[str, str]
@@ -25,10 +27,18 @@ def named_elsewhere(url: str | None) -> Iterator[Environment]:
 
 
 @contextmanager
-def own_server() -> Iterator[Environment]:
-    """`moorage serve` on a free port with the endpoints deployed; yields the clients' environment."""
+def own_server(images: Mapping[str, Sequence[str]] | None = None) -> Iterator[Environment]:
+    """`moorage serve` on a free port with the endpoints deployed; yields the clients' environment.
+
+    `images` are more of the image catalogue, for clients that deploy containers of their own.
+    """
     with tempfile.TemporaryDirectory(prefix="conformance-") as directory:
-        server = MoorageServer(Path(directory) / "data", allow_unsigned_payload=True)
+        config = Path(directory) / "moorage.toml"
+        lines = [f"{json.dumps(glob)} = {json.dumps(command)}" for glob, command in (images or {}).items()]
+        config.write_text("\n".join(["[images]", *lines, ""]))
+        server = MoorageServer(
+            Path(directory) / "data", arguments=("--config", str(config)), allow_unsigned_payload=True
+        )
         server.start()
         try:
             _deploy(server)
@@ -43,7 +53,9 @@ def own_server() -> Iterator[Environment]:
                     "AWS_EC2_METADATA_DISABLED": "true",
                     "CONFORMANCE_ENDPOINT": "conformance",
                     "CONFORMANCE_ASYNC_ENDPOINT": "conformance-async",
+                    "CONFORMANCE_TEXT_ENDPOINT": "conformance-text",
                     "CONFORMANCE_BUCKET": _BUCKET,
+                    "CONFORMANCE_ROLE": ROLE,
                     "CONFORMANCE_FAILING_URL": failing,
                     "CONFORMANCE_FAILING_CONTROL": control,
                 }
@@ -60,18 +72,20 @@ def _without_aws(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _deploy(server: MoorageServer) -> None:
-    """`conformance` with the variants Main and Other, all the traffic on Main; `conformance-async`."""
+    """`conformance` with the variants Main and Other, all the traffic on Main; `conformance-async`, and
+    `conformance-text`."""
     sagemaker = server.client("sagemaker")
     server.client("s3").create_bucket(Bucket=_BUCKET)
-    sagemaker.create_model(
-        ModelName="conformance",
-        ExecutionRoleArn=ROLE,
-        PrimaryContainer={
-            "Image": MODELHOST,
-            "ModelDataUrl": server.upload("conformance", {"code/inference.py": MODEL.read_text()}),
-            "Environment": {"SAGEMAKER_MODEL_SERVER_WORKERS": _WORKERS},
-        },
-    )
+    for name, model, workers in (("conformance", MODEL, _WORKERS), ("conformance-text", TEXT_MODEL, "1")):
+        sagemaker.create_model(
+            ModelName=name,
+            ExecutionRoleArn=ROLE,
+            PrimaryContainer={
+                "Image": MODELHOST,
+                "ModelDataUrl": server.upload(name, {"code/inference.py": model.read_text()}),
+                "Environment": {"SAGEMAKER_MODEL_SERVER_WORKERS": workers},
+            },
+        )
     variant = {"ModelName": "conformance", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
     main = {"VariantName": "Main", "InitialVariantWeight": 1, **variant}
     other = {"VariantName": "Other", "InitialVariantWeight": 0, **variant}
@@ -83,7 +97,9 @@ def _deploy(server: MoorageServer) -> None:
             "OutputConfig": {"S3OutputPath": f"s3://{_BUCKET}/out", "S3FailurePath": f"s3://{_BUCKET}/failed"}
         },
     )
-    names = ("conformance", "conformance-async")
+    text = {**main, "ModelName": "conformance-text"}
+    sagemaker.create_endpoint_config(EndpointConfigName="conformance-text", ProductionVariants=[text])
+    names = ("conformance", "conformance-async", "conformance-text")
     for name in names:
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
     for name in names:

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.timeout(1500)
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Mapping[str, str]]:
-    with target.own_server() as environment:
+    images = {glob: command for client in clients() for glob, command in client.catalogue.items()}
+    with target.own_server(images) as environment:
         yield environment
 
 
