@@ -515,13 +515,30 @@ def test_presigned_urls(presigning: Any, bucket: str, key: str) -> None:
     assert _fetch(url("get_object"))[0] == 404
 
 
-def test_a_presigned_url_of_signature_version_2_is_refused_clearly(s3: Any, bucket: str) -> None:
-    """Without `signature_version="s3v4"` boto3 presigns so in the older regions."""
-    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "presigned"})
-    assert "AWSAccessKeyId=" in url
-    status, reply = _fetch(url)
-    assert (status, b"<Code>InvalidRequest</Code>" in reply) == (400, True)
-    assert b"Please use AWS4-HMAC-SHA256." in reply
+@pytest.mark.parametrize("key", KEYS)
+def test_presigned_urls_as_boto3_makes_them_by_default(s3: Any, bucket: str, key: str) -> None:
+    """Signature version 2, unless `signature_version="s3v4"` is given."""
+    where = {"Bucket": bucket, "Key": f"presigned2/{key}"}
+
+    def url(operation: str, **params: Any) -> str:
+        made = str(s3.generate_presigned_url(operation, Params={**where, **params}))
+        assert "AWSAccessKeyId=" in made
+        return made
+
+    put = url("put_object", ContentType="text/plain")
+    assert _fetch(put, "PUT", LARGE, **{"Content-Type": "text/plain"}) == (200, b"")
+    assert s3.get_object(**where)["ContentType"] == "text/plain"
+    assert _fetch(put, "PUT", b"x", **{"Content-Type": "text/html"})[0] == 403
+    assert _fetch(url("get_object")) == (200, LARGE)
+    assert _fetch(url("head_object"), "HEAD") == (200, b"")
+    assert _fetch(url("delete_object"), "DELETE") == (204, b"")
+    status, reply = _fetch(url("get_object").replace("Signature=", "Signature=A"))
+    assert (status, b"<Code>SignatureDoesNotMatch</Code>" in reply) == (403, True)
+    expired = s3.generate_presigned_url("get_object", Params=where, ExpiresIn=-1)
+    status, reply = _fetch(expired)
+    assert (status, b"<Message>Request has expired</Message>" in reply) == (403, True)
+    listing = s3.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket, "Prefix": "presigned2/"})
+    assert _fetch(listing)[0] == 200
 
 
 def test_a_presigned_put_of_a_large_body(presigning: Any, bucket: str) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from moorage.auth import signing_time, sigv4
+from moorage.auth import signing_time, sigv2, sigv4
 from moorage.auth.credentials import AccessKey, Credentials, SessionOpener
 from moorage.errors import (
     ExpiredTokenException,
@@ -90,7 +90,7 @@ class Claim:
     @property
     def declares_real_hash(self) -> bool:
         """Whether the payload's hash is declared and must be compared with the body's own."""
-        return self.payload_hash is not None and len(self.payload_hash) == _SIGNATURE_LENGTH
+        return self.payload_hash is not None and is_real_hash(self.payload_hash)
 
     @property
     def presigned(self) -> bool:
@@ -335,6 +335,36 @@ class Verifier:
             self._signers[claim.unseen] = signed_by
         return signed_by.key
 
+    def verify_presigned_v2(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> AccessKey:
+        """Who presigned this request to S3 in signature version 2; its signature says nothing of the body.
+
+        Raises:
+            IncompleteSignatureException, InvalidSignatureException, UnrecognizedClientException,
+            ExpiredTokenException: as for version 4.
+        """
+        presigned = sigv2.parse(target)
+        now = self._clock()
+        if now > presigned.expires_at:
+            raise InvalidSignatureException(
+                "Request has expired.",
+                fault="expired",
+                lifetime=None,
+                expired_at=presigned.expires_at,
+                now=now,
+            )
+        key = self._find_key(presigned.access_key_id, presigned.token or headers.get(_TOKEN))
+        to_sign = sigv2.string_to_sign(method, target, headers, presigned)
+        if not hmac.compare_digest(sigv2.sign(key.secret_access_key, to_sign), presigned.signature):
+            raise InvalidSignatureException(
+                "The request signature we calculated does not match the signature you provided.",
+                fault="signature",
+                access_key_id=presigned.access_key_id,
+                string_to_sign=to_sign,
+                signature=presigned.signature.decode("latin-1"),
+                canonical=None,
+            )
+        return key
+
     def _canonical_target(self, target: bytes, signed_by: SignedBy) -> tuple[bytes, bytes]:
         """The canonical path and query. Invocations have few different targets, so those are remembered."""
         path, _, query = target.partition(b"?")
@@ -440,6 +470,11 @@ class Verifier:
                 "UNSIGNED-PAYLOAD in 'x-amz-content-sha256' is not accepted without TLS: sign the request's body, or "
                 "start the server with the setting allow_unsigned_payload."
             )
+
+
+def is_real_hash(payload_hash: bytes) -> bool:
+    """Whether it is a hash, of what an accepted `x-amz-content-sha256` may be."""
+    return len(payload_hash) == _SIGNATURE_LENGTH
 
 
 def _check_all_signed(headers: Mapping[bytes, bytes], signed: tuple[bytes, ...]) -> None:

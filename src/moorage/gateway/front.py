@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from moorage.audit import AuditLog
-from moorage.auth import sigv4
+from moorage.auth import sigv2, sigv4
 from moorage.auth.access import Access
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim, Verifier
@@ -30,7 +30,7 @@ from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
 from moorage.gateway.limits import Limits
 from moorage.gateway.refusals import Refusals
-from moorage.gateway.relay import CollectedRelay, StreamedRelay
+from moorage.gateway.relay import CollectedRelay, StreamedRelay, unsigned_target
 from moorage.gateway.request import Call, Request
 from moorage.gateway.streaming import StreamCall
 from moorage.resources import arn
@@ -96,7 +96,10 @@ class GatewayFront:
         try:
             claim = self.verifier.claim(request.headers, target, request.secure)
         except MissingAuthenticationTokenException:
-            _check_other_signatures(request)
+            if _looks_like_s3(request):
+                if sigv2.is_presigned(target):
+                    return self._begin_presigned_v2(request)
+                _check_not_a_form(request)
             raise
         if known is not None and claim.service == "sagemaker" and request.method == b"POST":
             call, raw_name = known
@@ -181,16 +184,41 @@ class GatewayFront:
         return call(self, request, claim, raw_name)
 
     def _begin_s3(self, request: Request, claim: Claim) -> Call:
+        self._check_s3_is_ours()
+        if claim.payload_hash is None:
+            raise MalformedHttpRequestException(
+                "Missing required header for this request: x-amz-content-sha256"
+            )
+        key = self.verifier.verify(
+            claim,
+            method=request.method,
+            target=request.target,
+            headers=request.headers,
+            body_hash=claim.payload_hash.decode("latin-1"),  # the relay compares it with the body's own
+        )
+        return StreamedRelay(
+            self,
+            request,
+            key,
+            target=unsigned_target(request, claim),
+            payload_hash=claim.payload_hash,
+            pool=self.s3,
+        )
+
+    def _begin_presigned_v2(self, request: Request) -> Call:
+        self._check_s3_is_ours()
+        key = self.verifier.verify_presigned_v2(request.method, request.target, request.headers)
+        target = sigv2.without_signature(request.target)
+        return StreamedRelay(
+            self, request, key, target=target, payload_hash=sigv4.UNSIGNED_PAYLOAD, pool=self.s3
+        )
+
+    def _check_s3_is_ours(self) -> None:
         if self.settings.s3_endpoint:
             raise UnknownOperationException(
                 f"This server keeps its objects in {self.settings.s3_endpoint}. Speak to that S3 directly, with its "
                 "own credentials: AWS_ENDPOINT_URL_S3 names it to every SDK."
             )
-        if claim.payload_hash is None:
-            raise MalformedHttpRequestException(
-                "Missing required header for this request: x-amz-content-sha256"
-            )
-        return StreamedRelay(self, request, claim, self.s3)
 
     def _pool_to(self, connector: Connector) -> Pool:
         return Pool(
@@ -201,20 +229,14 @@ class GatewayFront:
         )
 
 
-def _check_other_signatures(request: Request) -> None:
-    """S3 has more ways to sign than this server knows: whoever uses one is told which to use instead."""
-    if not _looks_like_s3(request):
-        return
+def _check_not_a_form(request: Request) -> None:
+    """A form carries its signature in its body: whoever uses one is told what to use instead."""
     if request.method == b"POST" and request.headers.get(b"content-type", b"").startswith(
         b"multipart/form-data"
     ):
         raise NotImplementedException(
             "This server does not take uploads from HTML forms (presigned POST). Presign a PUT instead: "
             "generate_presigned_url('put_object', …)."
-        )
-    if b"AWSAccessKeyId=" in request.target and b"Signature=" in request.target:
-        raise MalformedHttpRequestException(
-            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
         )
 
 

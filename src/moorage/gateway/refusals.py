@@ -41,10 +41,12 @@ _QUOTES_NOTHING: frozenset[Fault] = frozenset(
         "expires_number",
         "expires_negative",
         "expires_large",
+        "missing_v2",
     )
 )
 _WITHOUT_QUOTES: Mapping[Fault, str] = {
     "component": "A part of the Authorization header is not a key=value pair.",
+    "expires_epoch": "The time that the signature ends at is not in seconds.",
     "missing": "Parameters of the signature are missing.",
     "date": "The date is missing, or not in ISO 8601's basic format.",
     "algorithm": "The algorithm is not AWS4-HMAC-SHA256.",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from moorage.auth import s3_actions, sigv4
 from moorage.auth.access import session_headers
 from moorage.auth.credentials import AccessKey
-from moorage.auth.verifier import Claim
+from moorage.auth.verifier import Claim, is_real_hash
 from moorage.errors import (
     OUR_FAULT,
     InternalFailure,
@@ -49,11 +49,11 @@ _NOT_RETURNED = frozenset((b"date", b"server", b"content-length", b"x-amzn-reque
 class _Relay(Call, ABC):
     """The way back, which both relays share: the reply flows to the client as it comes."""
 
-    def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
+    def __init__(self, front: "GatewayFront", request: Request, target: bytes, pool: Pool) -> None:
+        """`target` is the request's without what belongs to a signature in its query."""
         self._front = front
         self._request = request
-        self._claim = claim
-        self._target = sigv4.without_signature(request.target) if claim.presigned else request.target
+        self._target = target
         self._pool = pool
         self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -175,7 +175,8 @@ class CollectedRelay(_Relay):
     """To the controller: the body first, then the signature, then the relay."""
 
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
-        super().__init__(front, request, claim, pool)
+        super().__init__(front, request, unsigned_target(request, claim), pool)
+        self._claim = claim
         self._repeatable = True
         self._parts: list[bytes | bytearray] = []
         self._size = 0
@@ -243,27 +244,30 @@ class CollectedRelay(_Relay):
 class StreamedRelay(_Relay):
     """To the S3: the signature first, then head and body as they come."""
 
-    def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
-        super().__init__(front, request, claim, pool)
-        declared = claim.payload_hash or b""
-        key = front.verifier.verify(
-            claim,
-            method=request.method,
-            target=request.target,
-            headers=request.headers,
-            body_hash=declared.decode("latin-1"),  # compared with the body's own in `end`
-        )
+    def __init__(
+        self,
+        front: "GatewayFront",
+        request: Request,
+        key: AccessKey,
+        *,
+        target: bytes,
+        payload_hash: bytes,
+        pool: Pool,
+    ) -> None:
+        """The signature by `key` has been verified; `payload_hash` is what it says of the body."""
+        super().__init__(front, request, target, pool)
         if front.limits is not None:
             front.limits.admit(request, key)
         for action, resource in s3_actions.needs(request.method, request.target, request.headers):
             front.authorize(request, key, action, resource)
-        self._hasher = hashlib.sha256() if claim.declares_real_hash else None
+        self._declared = payload_hash
+        self._hasher = hashlib.sha256() if is_real_hash(payload_hash) else None
         if request.content_length == 0:
             self._repeatable = True
             self._check_hash()  # there is no last piece to hold back
         self._length = request.content_length
         self._decoder: aws_chunked.Decoder | None = None
-        if declared.startswith(_STREAMING):
+        if payload_hash.startswith(_STREAMING):
             self._decoder = aws_chunked.Decoder()
             self._length = _decoded_length(request)
             self._left = self._length
@@ -327,8 +331,8 @@ class StreamedRelay(_Relay):
         return data
 
     def _check_hash(self) -> None:
-        declared, hasher = self._claim.payload_hash, self._hasher
-        if declared is not None and hasher is not None and hasher.hexdigest().encode() != declared:
+        declared, hasher = self._declared, self._hasher
+        if hasher is not None and hasher.hexdigest().encode() != declared:
             raise InvalidSignatureException(
                 "The provided 'x-amz-content-sha256' header does not match what was computed.",
                 fault="payload_hash",
@@ -352,6 +356,10 @@ class StreamedRelay(_Relay):
     def _send(self, connection: UpstreamConnection, chunk: bytes) -> None:
         if chunk:
             connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._length is None else chunk)
+
+
+def unsigned_target(request: Request, claim: Claim) -> bytes:
+    return sigv4.without_signature(request.target) if claim.presigned else request.target
 
 
 def _decoded_length(request: Request) -> int:

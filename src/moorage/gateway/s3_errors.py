@@ -141,9 +141,14 @@ def _in_either(error: FrontLayerError) -> Words | None:
             return Words("RequestTimeTooSkewed", 403, message, times)
         case "not_yet":
             return Words("AccessDenied", 403, "Request is not valid yet.")
+        case "missing_v2":
+            return Words("AccessDenied", 403, error.message)
+        case "expires_epoch":
+            return Words("AccessDenied", 403, f"{error.message}: {details['expires']}")
         case "expired":
+            lifetime = {} if details["lifetime"] is None else {"X-Amz-Expires": details["lifetime"]}
             period = {
-                "X-Amz-Expires": details["lifetime"],
+                **lifetime,
                 "Expires": _time(details["expired_at"]),
                 "ServerTime": _time(details["now"]),
             }
@@ -174,14 +179,17 @@ def _in_either(error: FrontLayerError) -> Words | None:
 
 
 def _what_was_signed(details: Mapping[str, Any]) -> dict[str, object]:
-    """For whoever debugs a signer, as S3 does."""
+    """For whoever debugs a signer, as S3 does. Version 2 has no canonical request."""
+    canonical: dict[str, object] = {}
+    if details["canonical"] is not None:
+        canonical["CanonicalRequest"] = details["canonical"].decode("latin-1")
+        canonical["CanonicalRequestBytes"] = details["canonical"].hex(" ")
     return {
         "AWSAccessKeyId": details["access_key_id"],
         "StringToSign": details["string_to_sign"].decode("latin-1"),
         "SignatureProvided": details["signature"],
         "StringToSignBytes": details["string_to_sign"].hex(" "),
-        "CanonicalRequest": details["canonical"].decode("latin-1"),
-        "CanonicalRequestBytes": details["canonical"].hex(" "),
+        **canonical,
     }
 
 

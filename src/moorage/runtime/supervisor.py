@@ -232,7 +232,7 @@ def _is_apart(settings: Settings) -> bool:
 
 
 def _internal_listener() -> socket.socket:
-    """For the server's own processes on this machine, which then need not know the certificate, and are not limited."""
+    """For the server's own processes on this machine, which need not know the certificate and are not limited."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.set_inheritable(True)
     return listener
