@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from moorage.controller.observations import Observations
+
 logger = logging.getLogger(__name__)
 
 Route = Mapping[str, Any]
@@ -34,9 +36,11 @@ class _Gateway:
 
 
 class Feed:
-    """Publishes routes to the gateways, of which there are meant to be `gateways`."""
+    """Publishes routes to the gateways, of which there are meant to be `gateways`. What they observe comes together
+    in `observations`."""
 
     def __init__(self, *, gateways: int = 0) -> None:
+        self.observations = Observations()
         self._expected = gateways
         self._routes: dict[tuple[str, str], Route] = {}
         self._gateways: set[_Gateway] = set()
@@ -84,10 +88,12 @@ class Feed:
         key = (route["account_id"], route["name"])
         if self._routes.get(key) != route:
             self._routes[key] = route
+            self.observations.expect(*key, [variant["name"] for variant in route["variants"]])
             self._send({"put": route})
 
     def remove(self, account_id: str, name: str) -> None:
         if self._routes.pop((account_id, name), None) is not None:
+            self.observations.forget_endpoint(account_id, name)
             self._send({"remove": [account_id, name]})
 
     async def synced(self, *, timeout_seconds: float = 5.0) -> None:
@@ -144,6 +150,7 @@ class Feed:
             logger.info("a gateway went away: %s", error)
         finally:
             self._gateways.discard(gateway)
+            self.observations.forget_process(gateway)
             writer.close()
             await self._notify()
 
@@ -152,6 +159,8 @@ class Feed:
             gateway.synced = message["synced"]
         elif "drained" in message:
             gateway.drained |= {message["drained"]} & self._awaited
+        elif "process" in message:
+            self.observations.take_in(gateway, message)
 
     async def _notify(self) -> None:
         async with self._changed:

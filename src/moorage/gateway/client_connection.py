@@ -20,6 +20,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterator
+from time import monotonic
 from typing import Protocol, cast
 
 import httptools
@@ -73,6 +74,7 @@ class ClientConnection(asyncio.Protocol):
         "_parser",
         "_reading",
         "_reading_paused",
+        "_received_at",
         "_repeated_headers",
         "_settings",
         "_transport",
@@ -124,6 +126,7 @@ class ClientConnection(asyncio.Protocol):
         """Whether there are limits to what the owner of a key may ask through it."""
         self.deadline = math.inf
         # the requests'
+        self._received_at = 0.0  # when what is being read came
         self._head_bytes = 0  # since the last head or piece of body: of a head, or of trailers
         self._headers: dict[bytes, bytes] | None = None  # of the head being parsed
         self._repeated_headers = 0
@@ -157,12 +160,13 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return  # lingering: answered already, the rest is dropped
         reading = self._reading
+        self._received_at = now = monotonic()  # the loop's own time has milliseconds only
         if self._active is None or self._active is reading:
             settings = self._settings
             if reading is not None and reading.head_complete:
-                self.deadline = self._loop.time() + settings.body_timeout_seconds
+                self.deadline = now + settings.body_timeout_seconds
             elif not self._head_bytes:
-                self.deadline = self._loop.time() + settings.header_timeout_seconds
+                self.deadline = now + settings.header_timeout_seconds
         try:
             size = len(data)
             if size > _PIECE_OF_HEAD:
@@ -321,6 +325,7 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes = 0
         if request is self._active:
             self.deadline = math.inf
+            request.received_at = self._received_at
             self._end(request)
 
     # --- requests -------------------------------------------------------------------------------------
@@ -362,6 +367,7 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(request, error)
         request.parked.clear()
         if request.body_complete:
+            request.received_at = monotonic()
             self._end(request)
 
     def _refuse(self, request: Request, error: BaseException) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import hashlib
 import math
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
 from moorage.auth.verifier import Claim
@@ -16,6 +17,7 @@ from moorage.errors import (
     OUR_FAULT,
     InternalDependencyException,
     InternalFailure,
+    ModelError,
     ModelNotReadyException,
     RequestEntityTooLargeException,
     ServiceError,
@@ -71,6 +73,7 @@ class InvocationCall(Call):
         "_reply_status",
         "_request",
         "_route",
+        "_sent_at",
         "_size",
         "_tried",
         "_variant",
@@ -99,6 +102,7 @@ class InvocationCall(Call):
         self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._tried: tuple[Instance, ...] = ()
+        self._sent_at = 0.0
         self.deadline = math.inf
         # the container's reply
         self._reply_status = 0
@@ -149,12 +153,14 @@ class InvocationCall(Call):
         self._route = route
         _check_features(route, invocation)
         self._variant = selection.choose_variant(route, invocation.target_variant)
-        self.deadline = self._front.loop.time() + self._front.settings.invocation_timeout_seconds
+        self.deadline = request.received_at + self._front.settings.invocation_timeout_seconds
         self._front.timed_calls.add(self)
         self._attempt()
 
     def cancel(self) -> None:
         """The client has gone: so must the work in the container."""
+        if self._variant is not None:
+            self._variant.counts.abandoned()
         self._give_up()
 
     def pause_request(self) -> None:
@@ -191,6 +197,7 @@ class InvocationCall(Call):
             host=self._instance.address,
             length=self._size,
         )
+        self._sent_at = monotonic()
         if len(self._parts) == 1 and self._size <= _HASH_AS_IT_COMES:
             connection.write(head + self._parts[0])
         else:
@@ -255,18 +262,21 @@ class InvocationCall(Call):
 
     def reply_end(self) -> None:
         assert self._variant is not None
+        replied_at = monotonic()
         self._connection = None
         self._release()
         self._front.timed_calls.discard(self)
         body = b"".join(self._reply_parts)
-        if self._reply_status >= 300:
+        if self._reply_status < 300:
+            lines = b"x-Amzn-Invoked-Production-Variant: %b\r\n%b" % (
+                self._variant.name.encode(),
+                wire.render_reply_headers(self.operation, self._reply_headers),
+            )
+            self._request.reply(200, lines, body)
+        else:
+            self._variant.counts.refused(self._reply_status)
             self._request.fail(model_errors.answered(self._origin(), self._reply_status, body))
-            return
-        lines = b"x-Amzn-Invoked-Production-Variant: %b\r\n%b" % (
-            self._variant.name.encode(),
-            wire.render_reply_headers(self.operation, self._reply_headers),
-        )
-        self._request.reply(200, lines, body)
+        self._count_answer(replied_at)
 
     def reply_broken(self, *, untouched: bool, reason: str) -> None:
         connection, self._connection = self._connection, None
@@ -302,8 +312,17 @@ class InvocationCall(Call):
     # --- ways out -------------------------------------------------------------------------------------
 
     def _fail(self, error: ServiceError) -> None:
+        assert self._variant is not None
+        self._variant.counts.failed(by_model=isinstance(error, ModelError))
         self._give_up()
         self._request.fail(error)
+
+    def _count_answer(self, replied_at: float) -> None:
+        """The container's reply was complete at this time, and the client's is now."""
+        assert self._variant is not None
+        model_seconds = replied_at - self._sent_at
+        overhead_seconds = monotonic() - self._request.received_at - model_seconds
+        self._variant.counts.answered(model_seconds, overhead_seconds)
 
     def _give_up(self) -> None:
         self._front.timed_calls.discard(self)

@@ -5,19 +5,23 @@ One JSON value a line. From the controller: `{"reset": [route…]}` after connec
 `{"policies": {arn: document…}}` (those of all endpoints), `{"drain": [instance_id…]}` and `{"sync": number}`. To the
 controller: `{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
 `{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last table
-stays.
+stays. Once a second, and at the end, goes what has been observed since (`counts`, of which each is told once): a
+process that is killed takes the last second with it.
 """
 
 import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from moorage.routing.table import RoutingTable
 
 _RETRY_SECONDS = 0.1
+_OBSERVE_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 1.0
 _LONGEST_LINE = 256 * 1024 * 1024
 logger = logging.getLogger(__name__)
 
@@ -32,9 +36,11 @@ async def follow(
     *,
     identities: Callable[[Mapping[str, Any]], None] = lambda snapshot: None,
     policies: Callable[[Mapping[str, str]], None] = lambda documents: None,
+    observe: Callable[[], Report] | None = None,
 ) -> None:
     """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole.
-    `identities` is called with each snapshot of who may call, `policies` with those of the endpoints."""
+    `identities` is called with each snapshot of who may call, `policies` with those of the endpoints.
+    `observe` is asked, while there is a controller to tell, for what has been observed."""
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE)
@@ -43,7 +49,9 @@ async def follow(
             continue
         while not reports.empty():
             reports.get_nowait()  # answers to a controller that is gone; this one asks again
-        reporter = asyncio.create_task(_report(reports, writer), name="report to the controller")
+        reporters = [asyncio.create_task(_report(reports, writer), name="report to the controller")]
+        if observe is not None:
+            reporters.append(asyncio.create_task(_observe(observe, writer), name="tell what is observed"))
         try:
             while line := await reader.readline():
                 message = json.loads(line)
@@ -57,8 +65,13 @@ async def follow(
                     received.set()
         except OSError as error:
             logger.warning("the feed broke: %s", error)
+        except asyncio.CancelledError:
+            if observe is not None:
+                await _say_last(observe(), writer)
+            raise
         finally:
-            reporter.cancel()
+            for reporter in reporters:
+                reporter.cancel()
             writer.close()
         await asyncio.sleep(_RETRY_SECONDS)
 
@@ -81,5 +94,25 @@ def _apply(message: dict[str, Any], table: RoutingTable, reports: "asyncio.Queue
 async def _report(reports: "asyncio.Queue[Report]", writer: asyncio.StreamWriter) -> None:
     while True:
         report = await reports.get()
-        writer.write(json.dumps(report).encode() + b"\n")
+        writer.write(_line(report))
         await writer.drain()
+
+
+async def _observe(observe: Callable[[], Report], writer: asyncio.StreamWriter) -> None:
+    while True:
+        await asyncio.sleep(_OBSERVE_SECONDS)
+        writer.write(_line(observe()))
+        await writer.drain()
+
+
+async def _say_last(report: Report, writer: asyncio.StreamWriter) -> None:
+    """See that this is sent before the process ends."""
+    writer.write(_line(report))
+    writer.close()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            await writer.wait_closed()
+
+
+def _line(report: Report) -> bytes:
+    return json.dumps(report).encode() + b"\n"

@@ -82,6 +82,7 @@ class GatewayFront:
         self.timed_calls: set[Timed] = set()
         """Calls that wait for a container or the controller: the server's sweep compares their deadlines with the
         clock."""
+        self._error_replies: dict[str, int] = {}
         self._known_targets: dict[bytes, tuple[InvocationMaker, bytes]] = {}
         """For each target that invokes an endpoint by POST: the kind of call, and the endpoint's raw name."""
         self._pools: dict[Instance, Pool] = {}
@@ -112,6 +113,7 @@ class GatewayFront:
 
     def render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
         self.refusals.of_request(request, error)
+        self._error_replies[error.code] = self._error_replies.get(error.code, 0) + 1
         if _speaks_s3(request):
             presigned = sigv4.is_presigned(request.target)
             return s3_errors.render(error, request.request_id.decode(), presigned=presigned)
@@ -122,6 +124,11 @@ class GatewayFront:
         status, content_type, body = faults.render(error, control_plane=control_plane)
         lines = f"x-amzn-ErrorType: {error.code}\r\nContent-Type: {content_type}\r\n".encode()
         return status, lines, body
+
+    def take_error_replies(self) -> dict[str, int]:
+        """How many requests this process has answered with which error since the last time."""
+        taken, self._error_replies = self._error_replies, {}
+        return taken
 
     def authorize(self, request: Request, key: AccessKey, action: str, resource: str) -> None:
         """Raises `AccessDeniedException` unless the owner of the key may do this."""

@@ -71,6 +71,7 @@ class Request:
         "keep_alive",
         "method",
         "parked",
+        "received_at",
         "refusal",
         "replied",
         "reply_begun",
@@ -90,6 +91,7 @@ class Request:
         self.expects_continue = False
         self.head_complete = False
         self.body_complete = False
+        self.received_at = 0.0  # its last byte, by `time.monotonic`; once it is this request's turn
         self.understands_chunks = True  # HTTP/1.0 does not
         self.parked: list[bytes] = []
         self.refusal: ServiceError | None = None

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from moorage.audit import AuditLog
@@ -21,6 +22,7 @@ from moorage.gateway.http import ReplyOpening, request_ids
 from moorage.gateway.limits import LimitedConnection, limits_of
 from moorage.gateway.tls import Certificate
 from moorage.gateway.visitors import TlsDoor, Visitors
+from moorage.process_usage import process_usage
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
@@ -57,6 +59,7 @@ class GatewayServer:
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
+        self._longest_lag = 0.0  # of the event loop, since it was last told
         self.table = RoutingTable(
             on_drained=self._report_drained,
             max_concurrency=settings.max_concurrent_invocations_per_instance or sys.maxsize,
@@ -101,6 +104,7 @@ class GatewayServer:
                 received,
                 identities=self._know,
                 policies=self._access.replace_resource_policies,
+                observe=lambda: self.observe(front),
             )
             tasks.append(loop.create_task(feed, name="follow the feed"))
             # Clients wait in the socket's queue meanwhile, rather than be told of endpoints that are not there.
@@ -143,6 +147,21 @@ class GatewayServer:
         self._access.replace(snapshot)
         self._verifier.replace(self._access.credentials)
 
+    def observe(self, front: GatewayFront) -> Report:
+        """What has been counted since the last time, and how this process does now."""
+        lag, self._longest_lag = self._longest_lag, 0.0
+        return {
+            "counts": self.table.take_counts(),
+            "error_replies": front.take_error_replies(),
+            "process": {
+                "name": "gateway",
+                **process_usage(),
+                "in_flight": self.table.in_flight(),
+                "connections": len(self._connections),
+                "event_loop_lag_seconds": lag,
+            },
+        }
+
     def _report_drained(self, instance_id: str) -> None:
         self._reports.put_nowait({"drained": instance_id})
 
@@ -160,7 +179,9 @@ class GatewayServer:
         loop = asyncio.get_running_loop()
         turn = 0
         while True:
+            asleep_at = monotonic()
             await asyncio.sleep(_SWEEP_SECONDS)
+            self._longest_lag = max(self._longest_lag, monotonic() - asleep_at - _SWEEP_SECONDS)
             now = loop.time()
             _expire(front.overdue(now))
             turn = (turn + 1) % _SLOW_SWEEP_EVERY

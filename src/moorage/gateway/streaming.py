@@ -7,6 +7,7 @@ clients take a stream that just ends for a complete one.
 
 import asyncio
 import math
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
 from moorage.auth.verifier import Claim
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class StreamCall(InvocationCall):
     """One call of InvokeEndpointWithResponseStream."""
 
-    __slots__ = ("_flush", "_frames", "_streaming", "_whole_deadline")
+    __slots__ = ("_first_chunk_at", "_flush", "_frames", "_streaming", "_whole_deadline")
 
     operation: ClassVar = wire.STREAM
     # The two that InvokeEndpoint has for these are not in the model of this operation.
@@ -33,6 +34,7 @@ class StreamCall(InvocationCall):
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, raw_name: bytes) -> None:
         super().__init__(front, request, claim, raw_name)
         self._streaming = False
+        self._first_chunk_at = 0.0  # until it has been passed on
         self._frames: list[bytes] = []  # made in this turn of the loop, and written at its end
         self._flush: asyncio.Handle | None = None
         self._whole_deadline = math.inf
@@ -61,6 +63,7 @@ class StreamCall(InvocationCall):
             super().reply_data(chunk)
             return
         if not self._streaming:
+            self._first_chunk_at = monotonic()
             self._begin_stream()
         self._frames += eventstream.encode_payload_parts(chunk)
         if self._flush is None:
@@ -70,11 +73,13 @@ class StreamCall(InvocationCall):
         if self._reply_status >= 300:
             super().reply_end()
             return
+        replied_at = monotonic()
         self._connection = None
         self._leave()
         if not self._streaming:
             self._begin_stream()
         self._end_stream()
+        self._count_answer(replied_at)
 
     def reply_broken(self, *, untouched: bool, reason: str) -> None:
         if not self._streaming:
@@ -133,6 +138,8 @@ class StreamCall(InvocationCall):
             frames = b"".join(self._frames)
             self._frames.clear()
             self._request.write(b"%x\r\n%b\r\n" % (len(frames), frames))
+            if self._first_chunk_at:
+                self._count_first_chunk()
 
     def _end_stream(self) -> None:
         if self._flush is not None:
@@ -143,9 +150,17 @@ class StreamCall(InvocationCall):
 
     def _break_stream(self, exception_type: str, members: dict[str, str]) -> None:
         """Tell the client what broke, after everything that came before it, and end."""
+        assert self._variant is not None
+        self._variant.counts.broke_off(by_model=exception_type == "ModelStreamError")
         self._give_up()
         self._frames.append(eventstream.encode_exception(exception_type, members))
         self._end_stream()
+
+    def _count_first_chunk(self) -> None:
+        assert self._variant is not None
+        model_seconds = self._first_chunk_at - self._sent_at
+        self._variant.counts.first_chunk(model_seconds, monotonic() - self._request.received_at)
+        self._first_chunk_at = 0.0
 
     def _leave(self) -> None:
         self._release()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moorage.counts import InvocationCounts
 from moorage.resources import arn
 
 EndpointKey = tuple[str, str]
@@ -48,6 +49,8 @@ class VariantRoute:
     container_hostname: str
     instances: tuple[Instance, ...]
     max_concurrency: int = sys.maxsize
+    counts: InvocationCounts = field(default_factory=InvocationCounts, compare=False)
+    """Of its invocations. They outlive the route, as an `Instance` does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,7 @@ class RoutingTable:
         self._routes: dict[EndpointKey, EndpointRoute] = {}
         self._by_arn: dict[str, EndpointRoute] = {}
         self._instances: dict[str, Instance] = {}
+        self._counts: dict[EndpointKey, dict[str, InvocationCounts]] = {}
         self._on_drained = on_drained
         self.complete = False
         """Whether a whole snapshot has ever been received."""
@@ -149,6 +153,7 @@ class RoutingTable:
         route = self._routes.pop((account_id, endpoint_name), None)
         if route is not None:
             del self._by_arn[route.arn]
+            del self._counts[route.key]
             self._retire(instance for variant in route.variants for instance in variant.instances)
             self._on_changed(*route.key)
 
@@ -162,17 +167,28 @@ class RoutingTable:
         """Whether nothing is inside this instance and nothing new can get in."""
         return instance_id not in self._instances
 
+    def take_counts(self) -> list[list[Any]]:
+        """`[account_id, endpoint_name, variant_name, taken]` of every variant that had an invocation since the last
+        time; see `InvocationCounts.take`."""
+        return [
+            [*key, variant_name, taken]
+            for key, variants in self._counts.items()
+            for variant_name, counts in variants.items()
+            if (taken := counts.take()) is not None
+        ]
+
+    def in_flight(self) -> list[list[Any]]:
+        """`[account_id, endpoint_name, variant_name, number]` of every variant that has invocations inside."""
+        return [
+            [*key, variant.name, number]
+            for key, route in self._routes.items()
+            for variant in route.variants
+            if (number := sum([instance.outstanding for instance in variant.instances]))
+        ]
+
     def _route(self, document: Mapping[str, Any]) -> EndpointRoute:
-        variants = tuple(
-            VariantRoute(
-                name=variant["name"],
-                weight=variant["weight"],
-                container_hostname=variant["container_hostname"],
-                instances=tuple(self._instance(each) for each in variant["instances"]),
-                max_concurrency=self._max_concurrency,
-            )
-            for variant in document["variants"]
-        )
+        counts = self._counts.setdefault((document["account_id"], document["name"]), {})
+        variants = tuple(self._variant(variant, counts) for variant in document["variants"])
         return EndpointRoute(
             account_id=document["account_id"],
             name=document["name"],
@@ -181,6 +197,21 @@ class RoutingTable:
             asynchronous=document["asynchronous"],
             max_concurrency=document["max_concurrency"],
             provisioning=document["provisioning"],
+        )
+
+    def _variant(
+        self, document: Mapping[str, Any], counts_by_name: dict[str, InvocationCounts]
+    ) -> VariantRoute:
+        instances = tuple(self._instance(each) for each in document["instances"])
+        counts = counts_by_name.setdefault(document["name"], InvocationCounts())
+        counts.stands_behind(len(instances))
+        return VariantRoute(
+            name=document["name"],
+            weight=document["weight"],
+            container_hostname=document["container_hostname"],
+            instances=instances,
+            max_concurrency=self._max_concurrency,
+            counts=counts,
         )
 
     def _instance(self, document: Mapping[str, Any]) -> Instance:
