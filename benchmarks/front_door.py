@@ -25,16 +25,17 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
-from gateway import BODY, free_port, process, serve_gateway, signed_headers, wait_for
+from bare_gateway import BODY, PATH, serve_gateway
+from harness import HERE, LOAD_CORE, SUBJECT_CORE, free_port, process, wait_for
 from moorage.config import Settings
+from signing import signed_request
 
-HERE = Path(__file__).parent
 BAR = 2.0
 CONNECTIONS = 2000
 PIECE = 64 * 1024
@@ -106,11 +107,12 @@ def main() -> int:
         name, port = arguments.attack
         uvloop.run(attack(name, int(port)))
         return 0
-    os.sched_setaffinity(0, {1})
+    os.sched_setaffinity(0, {LOAD_CORE})
     with ExitStack() as stack:
         echo_port, port = free_port(), free_port()
-        stack.enter_context(process(1, sys.executable, HERE / "echo_container.py", echo_port))
-        gateway = stack.enter_context(gateway_process(port, echo_port))
+        stack.enter_context(process(sys.executable, HERE / "echo_container.py", echo_port))
+        command = (sys.executable, __file__, "--serve", port, echo_port)
+        gateway = stack.enter_context(process(*command, core=SUBJECT_CORE)).pid
         wait_for(echo_port)
         wait_for(port)
         measure(port, 1.0)
@@ -162,9 +164,7 @@ def median(values: Iterator[float]) -> float:
 
 def measure(port: int, seconds: float) -> Figures:
     """Signed requests, one after the other, over four connections."""
-    lines = [f"{name}: {value}" for name, value in signed_headers(port).items()]
-    head = ["POST /endpoints/echo/invocations HTTP/1.1", f"Host: 127.0.0.1:{port}", *lines]
-    raw = "\r\n".join([*head, f"Content-Length: {len(BODY)}", "", BODY]).encode()
+    raw = signed_request(port, PATH, BODY)
     times = []
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(4)]
@@ -186,17 +186,6 @@ def measure(port: int, seconds: float) -> Figures:
             time.sleep(0.001)
     cuts = statistics.quantiles(times, n=100)
     return Figures(cuts[49] * 1000, cuts[98] * 1000)
-
-
-@contextmanager
-def gateway_process(port: int, echo_port: int) -> Iterator[int]:
-    command = ["taskset", "-c", "0", sys.executable, __file__, "--serve", str(port), str(echo_port)]
-    child = subprocess.Popen(command)
-    try:
-        yield child.pid
-    finally:
-        child.terminate()
-        child.wait(10)
 
 
 def memory_mib(pid: int) -> float:

@@ -1,18 +1,20 @@
 """What an authorization decision costs: kept ones, ones that depend on the request, and the compilation of a policy.
 
-Usage: python benchmarks/iam.py [--rounds 7]
+Usage: python benchmarks/iam.py [--rounds 5]
 
-Each figure is the median over the rounds, of one core that does nothing else.
+On one core that does nothing else.
 """
 
-import argparse
 import json
-import statistics
+import os
+import sys
 import time
 from collections.abc import Callable
 
+from harness import SUBJECT_CORE, Effort, run_alone
 from moorage.auth.authorizer import Authorizer, Grants
 from moorage.auth.policy import Caller, CallerKind, PolicyKind, compile_policy
+from tables import Table
 
 ACCOUNT = "111122223333"
 INVOKE = "sagemaker:InvokeEndpoint"
@@ -35,28 +37,33 @@ CONDITION = {"IpAddress": {"aws:SourceIp": ["192.0.2.0/24", "2001:db8::/32"]}}
 TIMES = 100_000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+def measure(effort: Effort) -> list[Table]:
     plain = json.dumps({"Version": "2012-10-17", "Statement": STATEMENTS})
     conditional = json.dumps(
         {"Version": "2012-10-17", "Statement": [{**each, "Condition": CONDITION} for each in STATEMENTS]}
     )
     kept, depending = authorizer(plain), authorizer(conditional)
     resources = [f"{ENDPOINT}-{number}" for number in range(TIMES // 10)]
-    figures = {
-        "a kept decision": measure(rounds, TIMES, lambda: decide_often(kept, TIMES)),
-        "a new decision, without conditions": measure(
-            rounds, len(resources), lambda: decide_anew(kept, plain, resources)
-        ),
-        "a decision on the source address": measure(
-            rounds, TIMES // 10, lambda: decide_often(depending, TIMES // 10)
-        ),
-        "compiling the policy": measure(rounds, 1000, lambda: compile_often(plain, 1000)),
+    work: dict[str, tuple[int, Callable[[], None]]] = {
+        "a kept decision": (TIMES, lambda: decide_often(kept, TIMES)),
+        "a new decision, without conditions": (len(resources), lambda: decide_anew(kept, plain, resources)),
+        "a decision on the source address": (TIMES // 10, lambda: decide_often(depending, TIMES // 10)),
+        "compiling the policy": (1000, lambda: compile_often(plain, 1000)),
     }
-    for name, microseconds in figures.items():
-        print(f"{name:36} {microseconds:8.2f} µs")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {SUBJECT_CORE})
+    try:
+        found = {name: time_each(effort.rounds, *each) for name, each in work.items()}
+    finally:
+        os.sched_setaffinity(0, before)
+    return [
+        Table(
+            name="iam",
+            title="Authorization decisions",
+            setup=f"On one core, {effort.rounds} rounds; a policy of {len(STATEMENTS)} statements.",
+            figures={"µs": found},
+        )
+    ]
 
 
 def authorizer(document: str) -> Authorizer:
@@ -72,14 +79,14 @@ def context() -> dict[str, str]:
     return {"aws:SourceIp": "192.0.2.7", "aws:CurrentTime": "2026-01-01T00:00:00Z"}
 
 
-def measure(rounds: int, times: int, work: Callable[[], None]) -> float:
-    """Microseconds for each of the times."""
+def time_each(rounds: int, times: int, work: Callable[[], None]) -> list[float]:
+    """Microseconds for each of the times, in each round."""
     taken = []
     for _ in range(rounds):
         begun = time.perf_counter()
         work()
         taken.append((time.perf_counter() - begun) / times * 1e6)
-    return statistics.median(taken)
+    return taken
 
 
 def decide_often(authorizer: Authorizer, times: int) -> None:
@@ -101,4 +108,4 @@ def compile_often(document: str, times: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_alone(__doc__, measure))

@@ -34,10 +34,11 @@ from typing import cast
 
 import uvloop
 
-from gateway import BODY, free_port, process, serve_gateway, signed_headers, wait_for
+from bare_gateway import BODY, PATH, serve_gateway
+from harness import HERE, LOAD_CORE, SUBJECT_CORE, free_port, process, wait_for
 from moorage.config import Settings
+from signing import signed, signed_request
 
-HERE = Path(__file__).parent
 FACTORS = (0.8, 1.0, 2.0, 3.0, 5.0)
 BAR = 0.9
 PATIENCE_SECONDS = 2.0
@@ -97,9 +98,7 @@ class Crowd:
         self._coming: set[asyncio.Task[None]] = set()
 
     async def run(self, per_second: float, seconds: float) -> Outcome:
-        lines = [f"{name}: {value}" for name, value in signed_headers(self._port).items()]
-        head = ["POST /endpoints/echo/invocations HTTP/1.1", f"Host: 127.0.0.1:{self._port}", *lines]
-        raw = "\r\n".join([*head, f"Content-Length: {len(BODY)}", "", BODY]).encode()
+        raw = signed_request(self._port, PATH, BODY)
         self._outcome = outcome = Outcome(seconds)
         loop = asyncio.get_running_loop()
         start, sent = loop.time(), 0
@@ -154,7 +153,7 @@ def main() -> int:
         settings = Settings(max_connections_per_client=0, max_concurrent_invocations_per_instance=most)
         uvloop.run(serve_gateway(port, echo_port, settings=settings))
         return 0
-    os.sched_setaffinity(0, {1})
+    os.sched_setaffinity(0, {LOAD_CORE})
     kept = of_instance(arguments.rounds, arguments.seconds, arguments.capacity, arguments.most)
     of_gateway(arguments.rounds, arguments.seconds)
     return 0 if kept >= BAR else 1
@@ -195,8 +194,9 @@ def offer(per_second: float, seconds: float, capacity: int, limit: int) -> Outco
     with ExitStack() as stack:
         container_port, port = free_port(), free_port()
         container = (sys.executable, HERE / "limited_container.py", container_port, capacity)
-        stack.enter_context(process(1, *container))
-        stack.enter_context(process(0, sys.executable, __file__, "--serve", port, container_port, limit))
+        stack.enter_context(process(*container))
+        command = (sys.executable, __file__, "--serve", port, container_port, limit)
+        stack.enter_context(process(*command, core=SUBJECT_CORE))
         wait_for(container_port)
         wait_for(port)
         return uvloop.run(Crowd(port).run(per_second, seconds))
@@ -226,12 +226,9 @@ def of_gateway(rounds: int, seconds: float) -> None:
     }
     with ExitStack() as stack:
         echo_port, port = free_port(), free_port()
-        stack.enter_context(process(1, sys.executable, HERE / "echo_container.py", echo_port))
-        gateway = subprocess.Popen(
-            ["taskset", "-c", "0", sys.executable, __file__, "--serve", str(port), str(echo_port), "0"]
-        )
-        stack.callback(gateway.wait, 10)
-        stack.callback(gateway.terminate)
+        stack.enter_context(process(sys.executable, HERE / "echo_container.py", echo_port))
+        command = (sys.executable, __file__, "--serve", port, echo_port, 0)
+        gateway = stack.enter_context(process(*command, core=SUBJECT_CORE))
         wait_for(echo_port)
         wait_for(port)
         for name, case in cases.items():
@@ -245,7 +242,8 @@ def of_gateway(rounds: int, seconds: float) -> None:
 
 
 def wrk(port: int, seconds: float, connections: int, at_once: int, fresh: bool) -> tuple[float, float, float]:
-    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in signed_headers(port).items()]
+    url = f"http://127.0.0.1:{port}{PATH}"
+    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in signed(url, BODY).items()]
     if fresh:
         lines.append('wrk.headers["Connection"] = "close"')
     script = "\n".join(
@@ -262,7 +260,6 @@ def wrk(port: int, seconds: float, connections: int, at_once: int, fresh: bool) 
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
-        url = f"http://127.0.0.1:{port}/endpoints/echo/invocations"
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "-s"]
         out = subprocess.run([*command, file.name, url], capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:

@@ -1,13 +1,12 @@
 """Response streams through one gateway core: time to the first part, parts a second, memory of an idle stream.
 
-Usage: python benchmarks/streaming.py [--rounds 5] [--streams 2000] [--seconds 10]
+Usage: python benchmarks/streaming.py [--rounds 5] [--seconds 4]
 
 The gateway has core 0 for itself; the streaming container and the client share core 1. Time to the first part is
-that of the gateway less that of the container asked directly, medians of alternating calls. Then `--streams` streams
-with a part a second run side by side for `--seconds`, every part is counted, and the gateway's memory is compared.
+that of the gateway less that of the container asked directly, medians of alternating calls. Then 2,000 streams with a
+part a second run side by side for twice `--seconds`, every part is counted, and the gateway's memory is compared.
 """
 
-import argparse
 import asyncio
 import json
 import resource
@@ -15,68 +14,78 @@ import statistics
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import uvloop
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
-from gateway import KEY, free_port, process, wait_for
+from harness import (
+    HERE,
+    LOAD_CORE,
+    SUBJECT_CORE,
+    Effort,
+    free_port,
+    process,
+    resident_mib,
+    run_alone,
+    wait_for,
+)
 from moorage.wire.eventstream import Decoder
+from signing import signed_request
+from tables import Table
 
-HERE = Path(__file__).parent
+CALLS = 100
+STREAMS = 2000
+PARTS = 200_000
+PATH = "/endpoints/echo/invocations-response-stream"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--streams", type=int, default=2000)
-    parser.add_argument("--seconds", type=int, default=10)
-    arguments = parser.parse_args()
+def measure(effort: Effort) -> list[Table]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as stack:
-        container, gateway = free_port(), free_port()
-        stack.enter_context(process(1, sys.executable, HERE / "stream_container.py", container))
-        stack.enter_context(process(0, sys.executable, HERE / "gateway.py", "--serve", gateway, container))
+        container, port = free_port(), free_port()
+        command = (sys.executable, HERE / "stream_container.py", container)
+        stack.enter_context(process(*command, core=LOAD_CORE))
+        command = (sys.executable, HERE / "bare_gateway.py", port, container)
+        gateway = stack.enter_context(process(*command, core=SUBJECT_CORE))
         wait_for(container)
-        wait_for(gateway)
-        uvloop.run(measure(container, gateway, arguments))
-    return 0
+        wait_for(port)
+        figures = uvloop.run(measure_streams(container, port, gateway.pid, effort))
+    return [
+        Table(
+            name="streams",
+            title="Response streams through one gateway core",
+            setup="Parts of 50 bytes; the gateway on one core, container and client on another; "
+            f"{effort.rounds} rounds. The first part: the median of {CALLS} calls less that of as many calls of the "
+            "container itself between them.",
+            figures={name: {"moorage": values} for name, values in figures.items()},
+        )
+    ]
 
 
-async def measure(container: int, gateway: int, arguments: argparse.Namespace) -> None:
-    ours, theirs = [], []
-    for _ in range(200):
-        theirs.append(await first_byte(direct(container, 1, 50)))
-        ours.append(await first_byte(signed(gateway, 1, 50)))
-    own, through = statistics.median(theirs) * 1000, statistics.median(ours) * 1000
-    print(
-        f"first part after the container's own: {through - own:.3f} ms (medians of 200; direct {own:.3f} ms)"
-    )
-    rates = []
-    for _ in range(arguments.rounds):
+async def measure_streams(container: int, port: int, pid: int, effort: Effort) -> dict[str, list[float]]:
+    figures: dict[str, list[float]] = {"first part after the container's own, ms": [], "parts/s": []}
+    for _ in range(effort.rounds):
+        ours, theirs = [], []
+        for _ in range(CALLS):
+            theirs.append(await first_byte(direct(container, 1, 50)))
+            ours.append(await first_byte(signed(port, 1, 50)))
+        first, own = statistics.median(ours), statistics.median(theirs)
+        figures["first part after the container's own, ms"].append((first - own) * 1000)
         started = time.perf_counter()
-        count = await read_parts(signed(gateway, 200_000, 50))
-        rates.append(count / (time.perf_counter() - started))
-    print(
-        f"parts of 50 bytes through one core: {statistics.median(rates):,.0f} /s (median of {arguments.rounds})"
-    )
-    await many(gateway, arguments.streams, arguments.seconds)
+        count = await read_parts(signed(port, PARTS, 50))
+        figures["parts/s"].append(count / (time.perf_counter() - started))
+    missing, kib = await many(port, pid, 2 * effort.seconds)
+    called = f"{STREAMS:,} streams with a part a second for {2 * effort.seconds} s"
+    return figures | {f"{called}: parts missing": [missing], "memory of an idle stream, KiB": [kib]}
 
 
-async def many(gateway: int, streams: int, seconds: int) -> None:
-    pid = serving(gateway)
-    before = resident_kib(pid)
+async def many(port: int, pid: int, seconds: int) -> tuple[float, float]:
+    """How many parts did not arrive, and the memory a stream took halfway."""
+    before = resident_mib(pid)
     at_half = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(seconds / 2, lambda: at_half.set_result(resident_kib(pid)))
-    parts = await asyncio.gather(*(read_parts(signed(gateway, seconds, 50, 1.0)) for _ in range(streams)))
-    missing = streams * seconds - sum(parts)
-    print(f"{streams} streams with a part a second for {seconds} s: {sum(parts):,} parts, {missing} missing")
-    print(f"memory of an idle stream: {(await at_half - before) / streams:.1f} KiB")
+    asyncio.get_running_loop().call_later(seconds / 2, lambda: at_half.set_result(resident_mib(pid)))
+    parts = await asyncio.gather(*(read_parts(signed(port, seconds, 50, 1.0)) for _ in range(STREAMS)))
+    return STREAMS * seconds - sum(parts), (await at_half - before) * 1024 / STREAMS
 
 
 def order(parts: int, size: int, seconds: float) -> bytes:
@@ -89,14 +98,7 @@ def direct(port: int, parts: int, size: int) -> tuple[int, bytes]:
 
 
 def signed(port: int, parts: int, size: int, seconds: float = 0) -> tuple[int, bytes]:
-    path, body = "/endpoints/echo/invocations-response-stream", order(parts, size, seconds)
-    request = AWSRequest("POST", f"http://127.0.0.1:{port}{path}", data=body)
-    SigV4Auth(Credentials(KEY.access_key_id, KEY.secret_access_key), "sagemaker", "us-east-1").add_auth(
-        request
-    )
-    lines = {"Host": f"127.0.0.1:{port}", "Content-Length": len(body), **dict(request.headers.items())}
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return port, f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+    return port, signed_request(port, PATH, order(parts, size, seconds).decode(), headers={})
 
 
 async def first_byte(call: tuple[int, bytes]) -> float:
@@ -127,22 +129,5 @@ async def read_parts(call: tuple[int, bytes]) -> int:
     return parts
 
 
-def serving(port: int) -> int:
-    """The pid of the gateway."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes()
-        except OSError:
-            continue
-        if b"--serve" in command and str(port).encode() in command and b"taskset" not in command:
-            return int(path.parent.name)
-    raise LookupError("the gateway is gone")
-
-
-def resident_kib(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(__doc__, measure))

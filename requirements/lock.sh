@@ -15,3 +15,7 @@ compile --group build --extra models --group demo --output-file requirements/dem
 compile --group build --extra models --extra postgres --group demo --group test --group lint --group compile \
     --output-file requirements/test.txt
 compile_file requirements/sagemaker-sdk.in --output-file requirements/sagemaker-sdk.txt
+compile_file --group bench --output-file requirements/bench.txt
+for server in litserve bentoml mlserver ray; do
+    compile_file "requirements/bench-$server.in" --output-file "requirements/bench-$server.txt"
+done
