@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 _LONGEST_SOCKET_DIR = 80
 """A Unix socket's path may have 107 bytes; longer data directories keep their sockets elsewhere."""
 
-_LEAST_SECRET_KEY = 16
+_LEAST_SECRET = 16
 
 
 class SettingsError(Exception):
@@ -55,6 +55,9 @@ class Settings:
     )
     audit_log: str = setting(
         "", "File of the audit log; empty: audit.log in the data directory; off: there is none."
+    )
+    metrics_token: str = setting(
+        "", "Bearer token that opens /_moorage/metrics; empty: signed requests only.", secret=True
     )
     s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
     tls_certificate: str = setting("", "PEM file of the certificate chain; with it, clients speak TLS.")
@@ -289,10 +292,10 @@ def _convert(key: str, value: Any, source: str) -> Any:
         raise SettingsError(f"setting {key!r} in {source} must be {_describe(spec)}, not {value!r}")
     if key == "account_id" and not (len(converted) == 12 and converted.isdigit()):
         raise SettingsError(f"setting 'account_id' in {source} must be 12 digits, not {value!r}")
-    if key == "secret_key" and converted and len(converted) < _LEAST_SECRET_KEY:
-        raise SettingsError(
-            f"setting 'secret_key' in {source} must have at least {_LEAST_SECRET_KEY} characters"
-        )
+    if key in ("secret_key", "metrics_token") and converted and len(converted) < _LEAST_SECRET:
+        raise SettingsError(f"setting {key!r} in {source} must have at least {_LEAST_SECRET} characters")
+    if key == "metrics_token" and not (converted.isascii() and converted.isprintable()):
+        raise SettingsError(f"setting 'metrics_token' in {source} must be of printable ASCII characters")
     if key in _CONTAINER_CHECKS and not _CONTAINER_CHECKS[key][0](converted):
         raise SettingsError(f"setting {key!r} in {source} must be {_CONTAINER_CHECKS[key][1]}, not {value!r}")
     if key == "sns_endpoint" and converted and not _is_http_url(converted):

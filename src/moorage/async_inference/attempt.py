@@ -8,6 +8,7 @@ is never more than one when the invocation is finished.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from moorage.async_inference import messages
 from moorage.async_inference.base import AsyncInvocation, Claim, Outcome, Queue, Status
 from moorage.async_inference.container import ContainerCall, NotConnected, ReplyBroken
+from moorage.counts import InvocationCounts
 from moorage.errors import ModelError
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
 from moorage.storage.objects import ObjectError, ObjectReader, ObjectStore, ObjectStoreUnavailable
@@ -74,6 +76,8 @@ class Attempts:
         self._objects = objects
         self._rules = rules
         self._notify = notify
+        self.finished: Counter[tuple[str, str, Status]] = Counter()
+        """How many have ended, by account, endpoint and how."""
 
     async def run(
         self, claim: Claim, route: EndpointRoute, variant: VariantRoute, instance: Instance
@@ -91,12 +95,14 @@ class Attempts:
         )
         try:
             async with asyncio.timeout(invocation.timeout_seconds):
-                reply = await self._call(invocation, instance, origin)
+                reply = await self._call(invocation, instance, origin, variant.counts)
         except TimeoutError:
+            variant.counts.failed(by_model=True)
             await self.fail(claim, model_errors.timed_out(origin).message)
         except NotConnected:
             await self._queue.release(claim, delay_seconds=_NOT_REACHED_SECONDS, unattempted=True)
         except ReplyBroken as broken:
+            variant.counts.failed(by_model=True)
             await self._after_death(claim, origin, str(broken))
         except ModelError as error:
             await self.fail(claim, error.message, response=str(error.members["OriginalMessage"]))
@@ -137,7 +143,11 @@ class Attempts:
     # --- the container --------------------------------------------------------------------------------
 
     async def _call(
-        self, invocation: AsyncInvocation, instance: Instance, origin: model_errors.Origin
+        self,
+        invocation: AsyncInvocation,
+        instance: Instance,
+        origin: model_errors.Origin,
+        counts: InvocationCounts,
     ) -> _Reply:
         """Input to the container, its reply to the output object."""
         source = None
@@ -147,10 +157,14 @@ class Attempts:
         async with ContainerCall(
             instance, connect_timeout_seconds=self._rules.connect_timeout_seconds
         ) as call:
+            sent_at = time.monotonic()
             call.send(_head(invocation, source, instance), _body(invocation, source))
             status = await call.reply()
             if status >= 300:
-                raise model_errors.answered(origin, status, await _read_some(call))
+                body = await _read_some(call)
+                counts.refused(status)
+                counts.model_latency.observe(time.monotonic() - sent_at)
+                raise model_errors.answered(origin, status, body)
             if self._rules.content_length_required and b"content-length" not in call.headers:
                 raise _Refused(
                     f"The response from container {origin.container_hostname} did not specify the required "
@@ -161,11 +175,13 @@ class Attempts:
             if invocation.output_location is None:
                 while chunk := await call.read():
                     reply.take(chunk)
+                counts.model_latency.observe(time.monotonic() - sent_at)
                 return reply
             async with self._objects.writing(invocation.output_location, content_type=content_type) as file:
                 while chunk := await call.read():
                     reply.take(chunk)
                     await file.write(chunk)
+                counts.model_latency.observe(time.monotonic() - sent_at)
             return reply
 
     async def _after_death(self, claim: Claim, origin: model_errors.Origin, reason: str) -> None:
@@ -224,6 +240,8 @@ class Attempts:
             notices=notices,
         )
         finished = await self._queue.finish(claim, outcome)
+        if finished:
+            self.finished[claim.invocation.account_id, claim.invocation.endpoint_name, status] += 1
         if finished and notices:
             self._notify()
         return finished

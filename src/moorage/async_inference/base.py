@@ -115,6 +115,16 @@ class Backlog:
     finished_last_minute: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """How many invocations of an endpoint wait or run, and since when the oldest of them."""
+
+    account_id: str
+    endpoint_name: str
+    number: int
+    oldest_received_time: datetime
+
+
 class Queue(Protocol):
     """Durable: what a method has returned for survives the death of every process."""
 
@@ -161,6 +171,9 @@ class Queue(Protocol):
 
     async def backlogged(self) -> Sequence[tuple[str, str]]:
         """Account and name of the endpoints that have unfinished invocations."""
+
+    async def unfinished(self) -> Sequence[Unfinished]:
+        """Of the endpoints of all accounts, those that have some."""
 
     async def backlogs(self, account_id: str) -> Sequence[Backlog]:
         """The queues of an account's endpoints, by name."""

@@ -13,7 +13,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from moorage.async_inference.base import AsyncInvocation, Backlog, Claim, Notice, Outcome, Record, Status
+from moorage.async_inference.base import (
+    AsyncInvocation,
+    Backlog,
+    Claim,
+    Notice,
+    Outcome,
+    Record,
+    Status,
+    Unfinished,
+)
 from moorage.async_inference.group_commit import GroupCommit
 from moorage.async_inference.outbox import insert_notices
 from moorage.storage.database import Database
@@ -210,6 +219,29 @@ class SqlQueue:
         query = select(table.c.account_id, table.c.endpoint_name).where(_unfinished).distinct()
         async with self._database.read() as connection:
             return [(row.account_id, row.endpoint_name) for row in await connection.execute(query)]
+
+    async def unfinished(self) -> Sequence[Unfinished]:
+        query = (
+            select(
+                table.c.account_id,
+                table.c.endpoint_name,
+                func.count().label("number"),
+                func.min(table.c.received_time).label("oldest"),
+            )
+            .where(_unfinished)
+            .group_by(table.c.account_id, table.c.endpoint_name)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return [
+            Unfinished(
+                account_id=row.account_id,
+                endpoint_name=row.endpoint_name,
+                number=row.number,
+                oldest_received_time=row.oldest,
+            )
+            for row in rows
+        ]
 
     async def backlogs(self, account_id: str) -> Sequence[Backlog]:
         minute_ago = _now() - timedelta(minutes=1)

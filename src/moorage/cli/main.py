@@ -208,6 +208,19 @@ def describe(name: Name, data_dir: DataDir = None, config: ConfigFile = None, as
 
 
 @app.command()
+def metrics(
+    endpoint: Annotated[str | None, typer.Argument(help="Only this endpoint.")] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show how many invocations each variant had, what became of them, and how long they took."""
+    from moorage.cli import metrics as shown
+
+    raise typer.Exit(shown.show(read_settings(config, data_dir=data_dir), endpoint, as_json=as_json))
+
+
+@app.command()
 def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,

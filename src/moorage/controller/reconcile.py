@@ -107,6 +107,13 @@ class Reconciler:
             if state.status is InstanceStatus.IN_SERVICE
         )
 
+    def instance_statuses(self) -> Mapping[tuple[str, str, str, InstanceStatus], int]:
+        """How many instances there are, by account, endpoint, variant and status."""
+        return Counter(
+            (state.spec.account_id, state.spec.endpoint_name, state.spec.variant_name, state.status)
+            for state in self._states.values()
+        )
+
     def deployed(self, account_id: str, endpoint_name: str) -> DeploymentPlan | None:
         """What an endpoint in service was made from; None while it has no route."""
         endpoint = self._serving.get((account_id, endpoint_name))

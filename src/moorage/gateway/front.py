@@ -24,7 +24,7 @@ from moorage.errors import (
     ServiceError,
     UnknownOperationException,
 )
-from moorage.gateway import conditions, s3_errors
+from moorage.gateway import conditions, s3_errors, scrape
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
@@ -92,8 +92,12 @@ class GatewayFront:
     def begin(self, request: Request) -> Call:
         target = request.target
         known = self._known_targets.get(target)
-        if known is None and target.partition(b"?")[0] == b"/_moorage/health":
-            return HealthCall(self, request)
+        if known is None:
+            path = target.partition(b"?")[0]
+            if path == b"/_moorage/health":
+                return HealthCall(self, request)
+            if path == scrape.PATH and scrape.shows_token(request):
+                return scrape.ScrapeCall(self, request)
         try:
             claim = self.verifier.claim(request.headers, target, request.secure)
         except MissingAuthenticationTokenException:

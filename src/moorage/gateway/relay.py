@@ -46,8 +46,8 @@ _STREAMING = b"STREAMING-"
 _NOT_RETURNED = frozenset((b"date", b"server", b"content-length", b"x-amzn-requestid"))
 
 
-class _Relay(Call, ABC):
-    """The way back, which both relays share: the reply flows to the client as it comes."""
+class Relay(Call, ABC):
+    """The way back, which all relays share: the reply flows to the client as it comes."""
 
     def __init__(self, front: "GatewayFront", request: Request, target: bytes, pool: Pool) -> None:
         """`target` is the request's without what belongs to a signature in its query."""
@@ -171,7 +171,7 @@ class _Relay(Call, ABC):
         return b"".join(lines) + framing + b"\r\n"
 
 
-class CollectedRelay(_Relay):
+class CollectedRelay(Relay):
     """To the controller: the body first, then the signature, then the relay."""
 
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
@@ -241,7 +241,7 @@ class CollectedRelay(_Relay):
             raise RequestEntityTooLargeException(f"HTTP content length exceeded {_MOST_COLLECTED} bytes.")
 
 
-class StreamedRelay(_Relay):
+class StreamedRelay(Relay):
     """To the S3: the signature first, then head and body as they come."""
 
     def __init__(

@@ -29,9 +29,11 @@ from moorage.controller.async_queue import async_routes
 from moorage.controller.feed import Feed
 from moorage.controller.fleet import InstanceWorkshop
 from moorage.controller.instance_logs import log_routes
+from moorage.controller.metrics import Metrics, metrics_routes
 from moorage.controller.reconcile import Reconciler
 from moorage.gateway.feed import Report, follow
 from moorage.launchers.remote import RemoteLauncher
+from moorage.process_usage import process_usage
 from moorage.routing.table import RoutingTable
 from moorage.runtime import logs
 from moorage.storage.database import open_database
@@ -67,9 +69,10 @@ async def serve(settings: Settings, url: str) -> None:
             on_drained=lambda instance_id: reports.put_nowait({"drained": instance_id}),
             on_changed=lambda account_id, name: dispatcher.route_changed(account_id, name),
         )
+        attempts = Attempts(queue=queue, objects=objects, rules=_rules(settings), notify=publisher.wake)
         dispatcher = Dispatcher(
             queue=queue,
-            attempts=Attempts(queue=queue, objects=objects, rules=_rules(settings), notify=publisher.wake),
+            attempts=attempts,
             table=table,
             lease_seconds=settings.async_lease_seconds,
             keep_seconds=settings.async_keep_seconds,
@@ -96,6 +99,16 @@ async def serve(settings: Settings, url: str) -> None:
                 *log_routes(settings, store),
                 *account_routes(identities, first_account_id=settings.account_id),
                 *acceptance_routes(deployed=reconciler.deployed, put=queue.put, wake=dispatcher.wake),
+                *metrics_routes(
+                    Metrics(
+                        observations=feed.observations,
+                        store=store,
+                        queue=queue,
+                        instances=reconciler.instance_statuses,
+                        finished=lambda: attempts.finished,
+                    ),
+                    first_account_id=settings.account_id,
+                ),
                 *async_routes(queue, fail=dispatcher.fail, wake=dispatcher.wake),
             )
         )
@@ -103,7 +116,9 @@ async def serve(settings: Settings, url: str) -> None:
         recovered = asyncio.Event()
         works = {
             "reconcile": reconciler.run(recovered.set),
-            "follow the feed": follow(settings.feed_socket, table, reports, asyncio.Event()),
+            "follow the feed": follow(
+                settings.feed_socket, table, reports, asyncio.Event(), observe=lambda: _observe(table)
+            ),
             "dispatch": dispatcher.run(),
             "publish identities": _publish(changed, identities.snapshot, feed.publish_identities),
             "publish policies": _publish(policies_changed, store.all_policies, feed.publish_policies),
@@ -123,6 +138,14 @@ async def serve(settings: Settings, url: str) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await database.close()
+
+
+def _observe(table: RoutingTable) -> Report:
+    """What the dispatcher of asynchronous invocations has counted since the last time."""
+    return {
+        "counts": table.take_counts(),
+        "process": {"name": "controller", **process_usage(), "in_flight": table.in_flight()},
+    }
 
 
 async def _publish(

@@ -78,6 +78,9 @@ class ResourceStore(Protocol):
     async def all_endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints of all accounts."""
 
+    async def endpoint_statuses(self) -> Mapping[tuple[str, EndpointStatus], int]:
+        """How many endpoints each account has in each status."""
+
     async def endpoint_of(self, arn: str) -> Endpoint | None:
         """The endpoint with this ARN, which has its name in lower case."""
 

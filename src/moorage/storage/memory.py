@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar, Unpack
@@ -53,6 +54,9 @@ class MemoryResourceStore:
 
     async def all_endpoints(self) -> tuple[Endpoint, ...]:
         return tuple(self._all(Endpoint))
+
+    async def endpoint_statuses(self) -> Mapping[tuple[str, EndpointStatus], int]:
+        return Counter((endpoint.account_id, endpoint.status) for endpoint in self._all(Endpoint))
 
     async def endpoint_of(self, arn: str) -> Endpoint | None:
         found = self._resources.get(arn)

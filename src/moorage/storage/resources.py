@@ -84,6 +84,13 @@ class SqlResourceStore:
             rows = (await connection.execute(_select(Endpoint))).mappings().all()
         return tuple(_resource(Endpoint, row) for row in rows)
 
+    async def endpoint_statuses(self) -> Mapping[tuple[str, EndpointStatus], int]:
+        columns = schema.endpoints.c.account_id, schema.endpoints.c.status
+        query = select(*columns, func.count().label("number")).group_by(*columns)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return {(row.account_id, EndpointStatus(row.status)): row.number for row in rows}
+
     async def endpoint_of(self, arn: str) -> Endpoint | None:
         query = _select(Endpoint).where(schema.endpoints.c.arn == arn)
         async with self._database.read() as connection:
