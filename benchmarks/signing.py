@@ -13,7 +13,12 @@ JSON = {"Content-Type": "application/json"}
 
 
 def signed(
-    url: str, body: str, headers: Mapping[str, str] = JSON, *, key: AccessKey = KEY, method: str = "POST"
+    url: str,
+    body: str | bytes,
+    headers: Mapping[str, str] = JSON,
+    *,
+    key: AccessKey = KEY,
+    method: str = "POST",
 ) -> dict[str, str]:
     request = AWSRequest(method, url, headers=dict(headers), data=body)
     credentials = Credentials(key.access_key_id, key.secret_access_key)

@@ -16,11 +16,18 @@ from typing import Protocol, cast
 
 import httptools
 
+from moorage.turns import Turns
+
 Connector = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[object]]
 """Opens a connection and gives it the protocol that the factory makes."""
 
+_NOTHING = memoryview(b"")
 _MOST_IDLE = 1024
 _LONGEST_HEAD = 256 * 1024
+_PIECE = 64 * 1024
+_PIECE_OF_CHUNKS = 32 * 1024
+"""How much of a reply is taken in at once. One in chunks is reported chunk by chunk, and they can be tiny."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -72,6 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_reading_paused",
         "_replying",
         "_transport",
+        "_untaken",
         "idle_since",
         "request_complete",
         "reused",
@@ -89,6 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._framed = True
         self._replying = False
         self._reading_paused = False
+        self._untaken = _NOTHING  # read, and not yet taken in
         self.reused = False
         self.idle_since = math.inf
         self.without_body = False
@@ -119,7 +128,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         self._reading_paused = False
-        if not self._transport.is_closing():
+        if self._untaken:
+            self._pool.turns.wait(self._take_more)
+        elif not self._transport.is_closing():
             self._transport.resume_reading()
 
     def drop(self) -> None:
@@ -145,6 +156,37 @@ class UpstreamConnection(asyncio.Protocol):
         if self._exchange is None:
             self._transport.abort()  # it speaks unasked
             return
+        if len(data) > _PIECE_OF_CHUNKS:
+            self._take_in_turns(data)
+        else:
+            self._take(data)
+
+    def _take_in_turns(self, data: bytes) -> None:
+        self._untaken = memoryview(data)
+        self._take_piece()
+        if self._untaken and b"content-length" in self._headers:  # it has been read by now
+            self._take_piece()
+        if self._untaken and not self._reading_paused and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._pool.turns.wait(self._take_more)
+
+    def _take_more(self) -> None:
+        if self._transport.is_closing():
+            self._untaken = _NOTHING
+        elif not self._reading_paused:  # else it goes on when the exchange wants more
+            self._take_piece()
+            if self._untaken:
+                self._pool.turns.wait(self._take_more)
+            elif not self._reading_paused and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _take_piece(self) -> None:
+        size = _PIECE if b"content-length" in self._headers else _PIECE_OF_CHUNKS
+        piece, self._untaken = self._untaken[:size], self._untaken[size:]
+        if piece:
+            self._take(piece)
+
+    def _take(self, data: bytes | memoryview) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -174,6 +216,9 @@ class UpstreamConnection(asyncio.Protocol):
         return error in (errno.EPIPE, errno.ECONNRESET)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._untaken and self._exchange is not None:
+            rest, self._untaken = self._untaken, _NOTHING
+            self._take(rest)
         self._pool.forget(self)
         if self._exchange is not None:
             reset = isinstance(exc, ConnectionResetError | BrokenPipeError)
@@ -234,7 +279,8 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             return  # dropped meanwhile
         # A reply that outran its request leaves a connection nobody should be given.
-        if reusable and self.request_complete and not self._transport.get_write_buffer_size():
+        reusable = reusable and self.request_complete and not self._untaken
+        if reusable and not self._transport.get_write_buffer_size():
             if self._reading_paused:  # for a client that did not read the end of this reply yet
                 self.resume_reading()
             self._pool.give_back(self)
@@ -263,7 +309,16 @@ class UpstreamConnection(asyncio.Protocol):
 class Pool:
     """Connections to one place, the latest used first. Taking and giving back are O(1)."""
 
-    __slots__ = ("_closed", "_connect", "_connecting", "_idle", "_idle_seconds", "_loop", "_timeout_seconds")
+    __slots__ = (
+        "_closed",
+        "_connect",
+        "_connecting",
+        "_idle",
+        "_idle_seconds",
+        "_loop",
+        "_timeout_seconds",
+        "turns",
+    )
 
     def __init__(
         self,
@@ -272,7 +327,10 @@ class Pool:
         loop: asyncio.AbstractEventLoop,
         timeout_seconds: float,
         idle_seconds: float,
+        turns: Turns | None = None,
     ) -> None:
+        self.turns = turns or Turns(loop)
+        """In which large replies are taken in."""
         self._connect = connect
         self._loop = loop
         self._timeout_seconds = timeout_seconds

@@ -109,9 +109,11 @@ async def read_message(reader: asyncio.StreamReader, *, has_body: bool = True) -
     if not has_body or " 100 " in start:
         return Message(start, headers)
     if headers.get("transfer-encoding") == "chunked":
+        chunks = []
         while size := int(await reader.readuntil(b"\r\n"), 16):
-            body += (await reader.readexactly(size + 2))[:-2]
+            chunks.append((await reader.readexactly(size + 2))[:-2])
         await reader.readuntil(b"\r\n")
+        body = b"".join(chunks)
     elif "content-length" in headers:
         body = await reader.readexactly(int(headers["content-length"]))
     elif start.startswith("HTTP/") and " 204 " not in start:

@@ -35,6 +35,7 @@ def asked() -> Request:
         connections=set(),
         visitors=nobody,
         all_closed=asyncio.Event(),
+        turns=nobody,
         opening=http.ReplyOpening(),
         request_ids=http.request_ids(),
         loop=nobody,

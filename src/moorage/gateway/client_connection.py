@@ -36,6 +36,7 @@ from moorage.errors import (
 )
 from moorage.gateway import http
 from moorage.gateway.request import DONE, Front, Refused, Request
+from moorage.turns import Turns
 
 LINGER_SECONDS = 3.0
 _SMALL = 64 * 1024
@@ -67,6 +68,7 @@ class ClientConnection(asyncio.Protocol):
         "_closing",
         "_connections",
         "_front",
+        "_giving_way",
         "_head_bytes",
         "_headers",
         "_loop",
@@ -78,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         "_repeated_headers",
         "_settings",
         "_transport",
+        "_turns",
         "_unsent_bytes",
         "_visitors",
         "_waiting",
@@ -93,6 +96,7 @@ class ClientConnection(asyncio.Protocol):
         self,
         *,
         front: Front,
+        turns: Turns,
         settings: Settings,
         connections: set["ClientConnection"],
         visitors: Visitors,
@@ -103,6 +107,7 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         # the server's
         self._front = front
+        self._turns = turns
         self._settings = settings
         self._connections = connections
         self._visitors = visitors
@@ -131,6 +136,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] | None = None  # of the head being parsed
         self._repeated_headers = 0
         self._body_held = False
+        self._giving_way = False
         self._reading: Request | None = None  # being parsed
         self._active: Request | None = None  # being answered
         self._waiting: deque[Request] = deque()  # parked behind the active one
@@ -184,7 +190,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _feed_in_pieces(self, data: memoryview) -> None:
         """One read can hold many thousand headers, which would keep everyone else waiting, and memory, before anybody
-        looked at their number."""
+        looked at their number. After one that holds much, everyone else has a turn before the next."""
+        if len(data) > _PIECE_OF_BODY:
+            self._giving_way = True
+            self._adjust_reading()
+            self._turns.wait(self._read_on)
         at = 0
         while at < len(data) and not self._closing:
             reading = self._reading
@@ -198,6 +208,10 @@ class ClientConnection(asyncio.Protocol):
                 return
             if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
                 return  # refused by `data_received`
+
+    def _read_on(self) -> None:
+        self._giving_way = False
+        self._adjust_reading()
 
     def eof_received(self) -> None:
         """A client that closes its side has gone, unless it broke off a request: then it may still listen. Nothing
@@ -428,8 +442,9 @@ class ClientConnection(asyncio.Protocol):
             )
         )
 
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
+    def write(self, data: bytes | bytearray) -> None:
+        if not self._transport.is_closing():  # else it is about to hear that the client has gone
+            self._transport.write(data)
 
     def finish(self, request: Request) -> None:
         """The reply is complete: on to the next request, or to the end of the connection."""
@@ -485,7 +500,7 @@ class ClientConnection(asyncio.Protocol):
         self._adjust_reading()
 
     def _adjust_reading(self) -> None:
-        paused = self._body_held or bool(self._waiting)
+        paused = self._body_held or self._giving_way or bool(self._waiting)
         if paused is not self._reading_paused and not self._transport.is_closing():
             self._reading_paused = paused
             if paused:

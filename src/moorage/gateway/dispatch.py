@@ -51,7 +51,12 @@ _NO_FILES = (
     "before `moorage serve`, or send fewer invocations at once."
 )
 _HASH_AS_IT_COMES = 256 * 1024
-"""Bodies above this many bytes are hashed chunk by chunk, so that no single step is long."""
+"""Bodies above this many bytes are hashed chunk by chunk, so that no single step is long; for the same reason they
+stay in pieces, of which a few are written at a time."""
+
+_PIECES_AT_ONCE = 4
+_PIECES_OF_AN_ERROR = 8
+"""Enough of a container's error for all that is told of it."""
 
 
 class InvocationCall(Call):
@@ -63,8 +68,10 @@ class InvocationCall(Call):
         "_connection",
         "_front",
         "_hasher",
+        "_held",
         "_instance",
         "_invocation",
+        "_next_part",
         "_parts",
         "_raw_name",
         "_reply_headers",
@@ -159,15 +166,10 @@ class InvocationCall(Call):
 
     def cancel(self) -> None:
         """The client has gone: so must the work in the container."""
-        if self._variant is not None:
+        self._reply_parts = []
+        if self._variant is not None and self._instance is not None:  # else its end has been counted
             self._variant.counts.abandoned()
         self._give_up()
-
-    def pause_request(self) -> None:
-        """The request is written in one piece, so there is nothing to hold back."""
-
-    def resume_request(self) -> None:
-        """Nothing was paused."""
 
     def _check_size(self, size: int) -> None:
         limit = self._front.settings.max_body_bytes
@@ -201,7 +203,31 @@ class InvocationCall(Call):
         if len(self._parts) == 1 and self._size <= _HASH_AS_IT_COMES:
             connection.write(head + self._parts[0])
         else:
-            connection.writelines([head, *self._parts])
+            connection.request_complete = False
+            connection.write(head)
+            self._next_part = 0
+            self._held = False
+            self._write_more()
+
+    def _write_more(self) -> None:
+        """Write some pieces of a large request, and leave the rest for another turn."""
+        connection = self._connection
+        if connection is None or connection.request_complete or self._held or not connection.is_usable:
+            return
+        first = self._next_part
+        self._next_part = first + _PIECES_AT_ONCE
+        connection.writelines(self._parts[first : self._next_part])
+        if self._next_part >= len(self._parts):
+            connection.request_complete = True
+        else:
+            self._front.turns.wait(self._write_more)
+
+    def pause_request(self) -> None:
+        self._held = True
+
+    def resume_request(self) -> None:
+        self._held = False
+        self._front.turns.wait(self._write_more)
 
     def not_connected(self, error: BaseException) -> None:
         """The instance is down and nothing was sent, so another may have it."""
@@ -254,11 +280,18 @@ class InvocationCall(Call):
     def reply_data(self, chunk: bytes) -> None:
         parts = self._reply_parts
         parts.append(chunk)
-        if len(parts) > 1 and len(chunk) < TINY:
-            gather(parts)
+        if len(parts) > 1:
+            self._let_go_of_request()
+            if len(chunk) < TINY:
+                gather(parts)
         self._reply_size += len(chunk)
         if self._reply_size > self._front.settings.max_response_bytes:
             self._reply_too_large()
+
+    def _let_go_of_request(self) -> None:
+        """It is not sent again once a reply has begun: two large bodies need not be held at once."""
+        if self._connection is not None and self._connection.request_complete:
+            self._parts = []
 
     def reply_end(self) -> None:
         assert self._variant is not None
@@ -266,17 +299,46 @@ class InvocationCall(Call):
         self._connection = None
         self._release()
         self._front.timed_calls.discard(self)
-        body = b"".join(self._reply_parts)
+        parts = self._reply_parts
         if self._reply_status < 300:
             lines = b"x-Amzn-Invoked-Production-Variant: %b\r\n%b" % (
                 self._variant.name.encode(),
                 wire.render_reply_headers(self.operation, self._reply_headers),
             )
-            self._request.reply(200, lines, body)
+            if self._reply_size <= _HASH_AS_IT_COMES:
+                self._request.reply(200, lines, b"".join(parts))
+            else:
+                self._reply_in_pieces(lines)
         else:
             self._variant.counts.refused(self._reply_status)
+            body = b"".join(parts[:_PIECES_OF_AN_ERROR])
             self._request.fail(model_errors.answered(self._origin(), self._reply_status, body))
         self._count_answer(replied_at)
+
+    def _reply_in_pieces(self, lines: bytes) -> None:
+        self._request.begin_reply(200, lines + b"Content-Length: %d\r\n" % self._reply_size)
+        self._reply_parts.reverse()
+        self._held = False
+        self._send_more()
+
+    def _send_more(self) -> None:
+        """Send some pieces of a large reply, and leave the rest for another turn."""
+        parts = self._reply_parts
+        if not parts or self._held:
+            return
+        for _ in range(min(_PIECES_AT_ONCE, len(parts))):
+            self._request.write(parts.pop())
+        if parts:
+            self._front.turns.wait(self._send_more)
+        else:
+            self._request.end_reply()
+
+    def pause_reply(self) -> None:
+        self._held = True
+
+    def resume_reply(self) -> None:
+        self._held = False
+        self._front.turns.wait(self._send_more)
 
     def reply_broken(self, *, untouched: bool, reason: str) -> None:
         connection, self._connection = self._connection, None

@@ -35,6 +35,7 @@ from moorage.gateway.request import Call, Request
 from moorage.gateway.streaming import StreamCall
 from moorage.resources import arn
 from moorage.routing.table import Instance, RoutingTable
+from moorage.turns import Turns
 from moorage.upstream import Connector, Pool, tcp, unix
 from moorage.wire import faults
 
@@ -79,6 +80,8 @@ class GatewayFront:
         self.table = table
         self.loop = loop
         self.refusals = Refusals(audit, region=settings.region)
+        self.turns = Turns(loop)
+        """In which large bodies are moved."""
         self.timed_calls: set[Timed] = set()
         """Calls that wait for a container or the controller: the server's sweep compares their deadlines with the
         clock."""
@@ -237,6 +240,7 @@ class GatewayFront:
             loop=self.loop,
             timeout_seconds=self.settings.connect_timeout_seconds,
             idle_seconds=self.settings.container_idle_seconds,
+            turns=self.turns,
         )
 
 

@@ -20,6 +20,7 @@ from moorage.errors import ThrottlingException
 from moorage.gateway import http
 from moorage.gateway.client_connection import ClientConnection, Visitors
 from moorage.gateway.request import Front, Request
+from moorage.turns import Turns
 
 _MOST_IDLE_SHARES = 10_000
 _ROUNDING = 1e-6
@@ -112,6 +113,7 @@ class LimitedConnection(ClientConnection):
         *,
         limits: Limits,
         front: Front,
+        turns: Turns,
         settings: Settings,
         connections: set[ClientConnection],
         visitors: Visitors,
@@ -122,6 +124,7 @@ class LimitedConnection(ClientConnection):
     ) -> None:
         super().__init__(
             front=front,
+            turns=turns,
             settings=settings,
             connections=connections,
             visitors=visitors,

@@ -128,7 +128,7 @@ class Request:
         """Send the head of a reply whose body follows by `write`; `lines` say how it is framed."""
         self._connection.send_head(self, status, lines)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         self._connection.write(data)
 
     def end_reply(self) -> None:

@@ -83,6 +83,7 @@ class GatewayServer:
         )
         common: dict[str, Any] = {
             "front": front,
+            "turns": front.turns,
             "settings": self._settings,
             "connections": self._connections,
             "all_closed": self._all_closed,
