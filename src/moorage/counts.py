@@ -182,8 +182,8 @@ class InvocationCounts:
 
     def take(self) -> dict[str, Any] | None:
         """What was counted since the last time, for `add`; None if that is nothing."""
-        if not (self.unanswered or self.overhead_latency.seconds or self.model_latency.seconds):
-            return None
+        if not (self.unanswered or self.model_latency.seconds or self.first_chunk_latency.seconds):
+            return None  # soon seen: there may be ten thousand of these
         self._fold()
         self._folded = 0
         taken: dict[str, Any] = {"invocations_per_instance": self.invocations_per_instance}

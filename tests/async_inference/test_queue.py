@@ -266,3 +266,17 @@ async def test_what_was_put_survives_the_process(database_url: str) -> None:
     database = await open_database(database_url)
     assert (await claimed(SqlQueue(database))).invocation == given
     await database.close()
+
+
+async def test_the_unfinished_of_every_account(queue: SqlQueue) -> None:
+    assert await queue.unfinished() == []
+    first, second = invocation(1), invocation(2, account_id="111122223333")
+    await queue.put(first)
+    await queue.put(invocation(3))
+    await queue.put(second)
+    running = await claimed(queue)
+    assert running.invocation.invocation_id == first.invocation_id
+    found = {item.account_id: (item.number, item.oldest_received_time) for item in await queue.unfinished()}
+    assert found == {ACCOUNT: (2, first.received_time), "111122223333": (1, second.received_time)}
+    await queue.finish(running, outcome())
+    assert sorted(item.number for item in await queue.unfinished()) == [1, 1]

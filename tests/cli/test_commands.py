@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,26 @@ def test_unknown_endpoint(server: MoorageServer) -> None:
     assert moorage(server, "describe", "nobody").returncode == 1
     assert moorage(server, "logs", "nobody").returncode == 1
     assert moorage(server, "delete", "nobody").returncode == 1
+
+
+def test_metrics(server: MoorageServer, deployed: str) -> None:
+    runtime = server.client("sagemaker-runtime")
+    runtime.invoke_endpoint(EndpointName=deployed, Body=b"abc")
+    shown: list[dict[str, Any]] = []
+
+    def counted() -> bool:
+        shown[:] = json.loads(moorage(server, "metrics", deployed, "--json").stdout)
+        return bool(shown[0]["Invocations"])
+
+    eventually(counted, what=lambda: str(shown))
+    [variant] = shown
+    assert (variant["EndpointName"], variant["VariantName"]) == (deployed, "AllTraffic")
+    assert 0 < variant["OverheadLatency"]["p50"] <= variant["OverheadLatency"]["p99"]
+    assert variant["ModelLatency"]["SampleCount"] >= 1
+    heading, row = moorage(server, "metrics", deployed).stdout.splitlines()
+    assert "ModelLatency p50/p90/p99" in heading
+    assert row.split()[:2] == [deployed, "AllTraffic"]
+    assert moorage(server, "metrics", "nobody").returncode == 1
 
 
 def test_endpoints_and_describe(server: MoorageServer, deployed: str) -> None:

@@ -1,11 +1,12 @@
 """The feed between a controller and gateways that come and go, over a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from moorage.controller.feed import Feed
+from moorage.counts import InvocationCounts
 from moorage.gateway.feed import Report, follow
 from moorage.routing.table import RoutingTable, route_document
 
@@ -91,3 +92,94 @@ async def test_policies_reach_gateways_that_are_there_and_those_that_come(tmp_pa
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     feed.close()
+
+
+async def test_what_gateways_observe_is_added_up_and_outlives_them(tmp_path: Path) -> None:
+    feed = Feed(gateways=2)
+    await feed.listen(tmp_path / "feed")
+    feed.begin()
+    feed.put(ROUTE)
+    async with observing(tmp_path / "feed") as one:
+        async with observing(tmp_path / "feed") as other:
+            await feed.synced()
+            for table, times in ((one, 2), (other, 3)):
+                counts = counts_in(table)
+                for _ in range(times):
+                    counts.answered(0.01, 0.001)
+        await eventually(lambda: total(feed) == 3, "the last words of the one that was stopped")
+        counts_in(one).abandoned()
+    await eventually(lambda: total(feed) == 6, "those of the other")
+    await eventually(lambda: not feed.observations.processes(), "that both are gone")
+    [(key, counts)] = feed.observations.variants()
+    assert key == (ACCOUNT, "demo", "A")
+    assert counts.client_gone == 1
+    assert counts.model_latency.count == 5
+    feed.remove(ACCOUNT, "demo")
+    assert list(feed.observations.variants()) == []
+    feed.close()
+
+
+async def test_what_is_counted_while_the_controller_is_away_is_told_when_it_is_back(tmp_path: Path) -> None:
+    first = Feed(gateways=1)
+    await first.listen(tmp_path / "feed")
+    first.begin()
+    first.put(ROUTE)
+    async with observing(tmp_path / "feed") as table:
+        await first.synced()
+        first.close()
+        counts_in(table).failed(by_model=False)
+        second = Feed(gateways=1)
+        await second.listen(tmp_path / "feed")
+        second.put(ROUTE)
+        second.begin()
+        await second.synced()
+    await eventually(lambda: total(second) == 1, "the report")
+    second.close()
+
+
+async def test_reports_of_an_endpoint_that_is_gone_are_dropped() -> None:
+    observations = Feed().observations
+    report = {"counts": [[ACCOUNT, "gone", "A", {"invocations_per_instance": 1, "unanswered": 1}]]}
+    observations.take_in("a gateway", {**report, "process": {"name": "gateway", "pid": 1, "in_flight": []}})
+    assert list(observations.variants()) == []
+    observations.expect(ACCOUNT, "gone", ["A"])
+    [(_, counts)] = observations.variants()
+    assert counts.invocations == 0
+
+
+@asynccontextmanager
+async def observing(path: Path) -> AsyncIterator[RoutingTable]:
+    """A gateway that tells what its table's routes have counted, when it ends at the latest."""
+    table = RoutingTable(on_drained=lambda each: None)
+
+    def observe() -> Report:
+        process = {"name": "gateway", "pid": id(table), "in_flight": table.in_flight()}
+        return {"counts": table.take_counts(), "process": process}
+
+    task = asyncio.create_task(follow(path, table, asyncio.Queue(), asyncio.Event(), observe=observe))
+    try:
+        yield table
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def counts_in(table: RoutingTable) -> InvocationCounts:
+    route = table.find(ACCOUNT, "demo")
+    assert route is not None
+    return route.variants[0].counts
+
+
+def total(feed: Feed) -> int:
+    return sum(counts.invocations for _, counts in feed.observations.variants())
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    async def wait() -> None:
+        while not condition():
+            await asyncio.sleep(0.01)
+
+    try:
+        await asyncio.wait_for(wait(), 30)
+    except TimeoutError:
+        raise AssertionError(f"{what} never came") from None

@@ -217,6 +217,10 @@ async def test_all_endpoints_are_those_of_every_account(store: ResourceStore) ->
     await store.create(theirs, {})
     assert {item.name for item in await store.all_endpoints()} == {"ours", "theirs"}
     assert ours in await store.all_endpoints()
+    assert await store.endpoint_statuses() == {
+        (ours.account_id, ours.status): 1,
+        ("444455556666", theirs.status): 1,
+    }
 
 
 # --- Page tokens ---------------------------------------------------------------------------------------

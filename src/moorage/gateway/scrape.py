@@ -6,7 +6,7 @@ Whoever signs is let in as to every other private route, and never comes here.
 import hmac
 from typing import TYPE_CHECKING
 
-from moorage.errors import AccessDeniedException
+from moorage.errors import AccessDeniedException, ServiceError, ServiceUnavailable
 from moorage.gateway.relay import Relay
 from moorage.gateway.request import Request
 from moorage.upstream import UpstreamConnection
@@ -44,6 +44,9 @@ class ScrapeCall(Relay):
             (b"x-amzn-requestid", self._request.request_id),
         ]
         connection.write(self._head(b"Content-Length: 0\r\n", asked_by))
+
+    def _broken_off(self, reason: str) -> ServiceError:
+        return ServiceUnavailable(f"The part of the server that has the metrics broke off: {reason}.")
 
     def pause_request(self) -> None:
         """There is no body."""
