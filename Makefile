@@ -1,8 +1,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+BENCHED := build/bench $(addprefix build/bench-,litserve bentoml mlserver ray)
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
-.PHONY: demo test check unit compiled-tests wheel format bench conformance lock clean
+.PHONY: demo test check unit compiled-tests wheel format bench bench-quick conformance lock clean
 
 demo: .venv/demo ## set everything up, then train, deploy and call a model with boto3
 	@$(BIN)/python examples/demo.py
@@ -20,7 +21,7 @@ compiled-tests: .venv/test ## the tests of the gateway once more, compiled as in
 		echo "The compiled gateway is not tested: there is no C compiler."; \
 	else \
 		$(MAKE) build/compiled && PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m pytest \
-			tests/gateway tests/auth tests/wire tests/routing $(PYTEST_ARGS); \
+			tests/gateway tests/auth tests/wire tests/routing tests/benchmarks $(PYTEST_ARGS); \
 	fi
 
 wheel: build/wheel ## a wheel in build/wheel with the gateway compiled (needs a C compiler)
@@ -43,8 +44,17 @@ build/compiled: build/wheel
 format: .venv/test ## rewrite the sources in the one style
 	$(BIN)/ruff check --fix && $(BIN)/ruff format
 
-bench: build/compiled ## the gateway beside nginx, and response streams
-	export PYTHONPATH=$(CURDIR)/build/compiled; $(BIN)/python benchmarks/gateway.py && $(BIN)/python benchmarks/streaming.py
+bench: build/compiled $(BENCHED) ## all benchmarks, in 20 minutes: writes benchmarks/results
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python benchmarks/suite.py
+
+bench-quick: build/compiled $(BENCHED) ## a little of each benchmark, in two minutes: writes build/bench-quick
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python benchmarks/suite.py --quick
+
+# Envoy and matplotlib, and the servers that Moorage is measured beside, each in an environment of its own.
+$(BENCHED): build/%: requirements/%.txt
+	@rm -rf $@ && $(PYTHON) -m venv $@
+	@echo "Installing what requirements/$*.txt locks ..."
+	@$@/bin/pip install --quiet --require-hashes -r $< && touch $@
 
 conformance: .venv/test ## real SDKs in JavaScript, Java and Go: what each of them sees
 	$(BIN)/python -m conformance.run --json conformance/results.json $(CONFORMANCE_ARGS)

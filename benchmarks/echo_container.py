@@ -1,9 +1,10 @@
 """The least a container can do: answers every request with its own body. For measuring what stands before it.
 
-Usage: python benchmarks/echo_container.py PORT
+Usage: python benchmarks/echo_container.py PORT, or with the port in `SAGEMAKER_BIND_TO_PORT` as the contract has it.
 """
 
 import asyncio
+import os
 import sys
 from typing import cast
 
@@ -43,4 +44,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(int(sys.argv[1] if len(sys.argv) > 1 else os.environ["SAGEMAKER_BIND_TO_PORT"])))

@@ -62,10 +62,12 @@ def moorage_serve(
     image: Path | None = None,
     core: int | None = None,
 ) -> Iterator[MoorageServer]:
-    """A server with its data in `folder`. `image` is a program that containers with the image `benchmark` run."""
+    """A server with its data in `folder`. `image` is a program that containers with the image `benchmark` run; they
+    see the files that the benchmark sees."""
     data_dir = folder / "data"
     settings = folder / "moorage.toml"
-    settings.write_text(f"[images]\nbenchmark = '{sys.executable} {image}'\n" if image else "")
+    images = f"container_isolation = 'none'\n[images]\nbenchmark = '{sys.executable} {image}'\n"
+    settings.write_text(images if image else "")
     command = [sys.executable, "-m", "moorage", "serve", "--port", 0, "--data-dir", data_dir]
     command += ["--config", settings, *options]
     with process(*command, core=core, folder=folder, stop_seconds=90.0, piped=True) as child:

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,14 +121,17 @@ SERVERS: dict[str, Callable[[], AbstractContextManager[Running]]] = {
 }
 
 
-def measure(effort: Effort) -> list[Table]:
-    environments = {name: environment_of(name) for name in SERVERS if name != MOORAGE}
+QUICK = (MOORAGE, "litserve", "bentoml", "mlserver")
+
+
+def measure(effort: Effort, among: Collection[str] = tuple(SERVERS)) -> list[Table]:
+    environments = {name: environment_of(name) for name in among if name != MOORAGE}
     absent = {
         name: f"not installed; make {each.relative_to(BUILD.parent)}"
         for name, each in environments.items()
         if not (each / "bin/python").exists()
     }
-    present = [name for name in SERVERS if name not in absent]
+    present = [name for name in among if name not in absent]
     loads = take_turns(present, effort.rounds, lambda name: measure_one(SERVERS[name], effort))
     counts = (effort.connections, 1)
     many, one = (
