@@ -404,6 +404,30 @@ async def test_a_reply_that_breaks_off_leaves_no_object(tmp_path: Path, s3: Loca
         await here.fails()
 
 
+async def test_attempts_are_counted_by_what_became_of_them(tmp_path: Path, s3: LocalS3) -> None:
+    async def script(connection: ContainerConnection) -> None:
+        request = await connection.request()
+        if request.body == b"fail":
+            await connection.reply(b"no", status=503)
+        elif request.body == b"echo":
+            await connection.reply(b"yes")
+
+    async with world(tmp_path, s3, most_deaths=2) as here:
+        await here.serve(script)
+        for body in (b"echo", b"fail", b"die"):
+            await here.finished(await here.put(body=body))
+        async with asyncio.timeout(30):
+            while here.attempts.finished.total() < 3:  # it is on disk a moment before it is counted
+                await asyncio.sleep(0.01)
+        route = here.table.find(*KEY)
+        assert route is not None
+        counts = route.variants[0].counts
+        assert counts.invocations == 4, "one of them was tried twice"
+        assert counts.model_latency.count == 2
+        assert (counts.model_5xx, counts.model_errors) == (1, 3)
+    assert here.attempts.finished == {(*KEY, Status.COMPLETED): 1, (*KEY, Status.FAILED): 2}
+
+
 async def test_an_instance_that_takes_no_connection_costs_no_attempt(tmp_path: Path, s3: LocalS3) -> None:
     async with world(tmp_path, s3) as here:
         nobody = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)

@@ -166,6 +166,7 @@ class Attempts:
                 counts.model_latency.observe(time.monotonic() - sent_at)
                 raise model_errors.answered(origin, status, body)
             if self._rules.content_length_required and b"content-length" not in call.headers:
+                counts.failed(by_model=True)
                 raise _Refused(
                     f"The response from container {origin.container_hostname} did not specify the required "
                     "Content-Length header"
