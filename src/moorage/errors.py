@@ -157,6 +157,19 @@ class UnknownOperationException(ControlPlaneError):
     code = "UnknownOperationException"
 
 
+# --- CloudWatch Logs -----------------------------------------------------------------------------------
+
+
+class InvalidParameterException(ControlPlaneError):
+    code = "InvalidParameterException"
+
+
+class LogGroupNotFound(ControlPlaneError):
+    """The log group, or a stream of it, is not there."""
+
+    code = "ResourceNotFoundException"
+
+
 # --- IAM and STS ---------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,9 @@ class Controller:
     def instance_counts(self, account_id: str, endpoint_name: str) -> Mapping[str, int]:
         return self.counts
 
+    def log_directory(self, account_id: str, endpoint_name: str) -> Path:
+        return self.folder / "logs" / account_id / endpoint_name
+
     async def object_exists(self, url: str) -> bool:
         self.asked_objects.append(url)
         return url not in self.missing_objects
@@ -127,6 +130,8 @@ def serve(controller: Controller, database_url: str | None) -> Generator[Control
             wake=controller.wake,
             instance_counts=controller.instance_counts,
             object_exists=controller.object_exists,
+            log_directory=controller.log_directory,
+            region=REGION,
         )
         config = uvicorn.Config(Relayed(app), lifespan="off", log_config=None, ws="none")
         servers.append(_Server(config, ready.set))

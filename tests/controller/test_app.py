@@ -34,8 +34,8 @@ def post(http: Any, controller: Controller, target: str | None, body: Any = b"{}
         ("SageMaker.CreateTrainingJob", "This server does not have SageMaker's operation CreateTrainingJob."),
         ("SageMaker.CreateTea", "SageMaker.CreateTea is not an operation that this server knows."),
         (
-            "Logs_20140328.FilterLogEvents",
-            "Logs_20140328.FilterLogEvents is not an operation that this server knows.",
+            "Logs_20140328.PutLogEvents",
+            "Logs_20140328.PutLogEvents is not an operation that this server knows.",
         ),
         ("CreateModel", "CreateModel is not an operation that this server knows."),
         ("", " is not an operation that this server knows."),

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,9 +21,10 @@ from starlette.routing import Route
 
 from moorage.audit import AuditLog
 from moorage.auth.sealing import Sealer
-from moorage.controller import auditing, sts
+from moorage.controller import auditing, log_events, sts
 from moorage.controller.authorization import Params, needs
 from moorage.controller.iam import Iam
+from moorage.controller.log_events import LogEvents
 from moorage.controller.operations import OPERATIONS, Call
 from moorage.controller.operations.endpoints import address_in
 from moorage.controller.permissions import Permissions, Requester
@@ -52,8 +54,10 @@ def create_app(
     identities: IdentityStore,
     sealer: Sealer,
     audit: AuditLog | None = None,
+    log_directory: Callable[[str, str], Path],
+    region: str,
 ) -> Starlette:
-    """The application. For the collaborators see `Call`; closing the stores is the caller's."""
+    """The application. For the collaborators see `Call` and `LogEvents`; closing the stores is the caller's."""
     control_plane = _ControlPlane(
         store=store,
         wake=wake,
@@ -61,6 +65,8 @@ def create_app(
         object_exists=object_exists,
         identities=identities,
         sealer=sealer,
+        log_directory=log_directory,
+        region=region,
     )
     app = Starlette(
         routes=[Route("/", control_plane.answer, methods=["POST"])],
@@ -81,6 +87,8 @@ class _ControlPlane:
         object_exists: Callable[[str], Awaitable[bool]] | None,
         identities: IdentityStore,
         sealer: Sealer,
+        log_directory: Callable[[str, str], Path],
+        region: str,
     ) -> None:
         self._store = store
         self._wake = wake
@@ -92,6 +100,7 @@ class _ControlPlane:
             "iam": Iam(identities),
         }
         self._sagemaker = awsjson.load("sagemaker", OPERATIONS)
+        self._log_events = LogEvents(log_directory, self._permissions, region=region)
 
     async def answer(self, request: Request) -> Response:
         request_id = _request_id(request)
@@ -99,6 +108,10 @@ class _ControlPlane:
         try:
             if query_protocol:
                 return await self._answer_query(request, request_id)
+            target = request.headers.get("x-amz-target", "")
+            if target.startswith(log_events.TARGET_PREFIX):
+                body = await self._log_events.answer(target, await _read_body(request), requester_of(request))
+                return _reply(200, faults.AWS_JSON, body, request_id)
             return _reply(200, faults.AWS_JSON, await self._answer_sagemaker(request), request_id)
         except ServiceError as error:
             return _error_reply(error, request_id, query_protocol)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 import uvicorn
@@ -27,7 +28,7 @@ from moorage.controller.app import create_app
 from moorage.controller.async_invocations import acceptance_routes
 from moorage.controller.async_queue import async_routes
 from moorage.controller.feed import Feed
-from moorage.controller.fleet import InstanceWorkshop
+from moorage.controller.fleet import InstanceWorkshop, log_directory
 from moorage.controller.instance_logs import log_routes
 from moorage.controller.metrics import Metrics, metrics_routes
 from moorage.controller.reconcile import Reconciler
@@ -93,6 +94,8 @@ async def serve(settings: Settings, url: str) -> None:
             identities=identities,
             sealer=sealer,
             audit=audit,
+            log_directory=partial(log_directory, settings),
+            region=settings.region,
         )
         app.router.routes.extend(
             (
