@@ -330,7 +330,9 @@ async def echo(connection: ContainerConnection) -> None:
 
 
 @asynccontextmanager
-async def start_gateway(*, internal: bool = False, **settings: Any) -> AsyncIterator[Gateway]:
+async def start_gateway(
+    *, internal: bool = False, neighbours: Sequence[socket.socket] = (), **settings: Any
+) -> AsyncIterator[Gateway]:
     """A gateway without a controller; `internal` gives it another listener, for the server itself. When the block
     ends, nothing may be left reserved."""
     limits: dict[str, Any] = {
@@ -357,6 +359,7 @@ async def start_gateway(*, internal: bool = False, **settings: Any) -> AsyncIter
             access=Access(KEY),
             listener=listener,
             internal=own_listener,
+            neighbours=neighbours,
             audit=AuditLog(options.audit_file),
         )
         server.table.reset([])

@@ -14,6 +14,7 @@ from moorage.errors import ThrottlingException
 from moorage.gateway import http
 from moorage.gateway.limits import LimitedConnection, Limits
 from moorage.gateway.request import Request
+from moorage.turns import Turns
 from tests.gateway.harness import ContainerConnection, Gateway, echo, request, start_gateway
 
 
@@ -35,7 +36,7 @@ def asked() -> Request:
         connections=set(),
         visitors=nobody,
         all_closed=asyncio.Event(),
-        turns=nobody,
+        turns=Turns(nobody),
         opening=http.ReplyOpening(),
         request_ids=http.request_ids(),
         loop=nobody,

@@ -1,11 +1,15 @@
 """A server on parts that are not its own: another S3, PostgreSQL."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.exceptions
@@ -97,3 +101,23 @@ def test_two_gateways_share_the_port(new_server: NewServer) -> None:
     gateways = [command for command in server.processes().values() if "gateway_process" in command]
     assert len(gateways) == 2
     assert {invoke(server, "shared") for _ in range(20)} == {b"hello"}
+
+
+def test_with_a_gateway_stopped_the_other_takes_its_connections(new_server: NewServer) -> None:
+    """The kernel goes on sharing connections out to the one that does nothing."""
+    server = new_server(arguments=("--workers", "2"))
+    stopped = next(pid for pid, command in server.processes().items() if "gateway_process" in command)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        for _ in range(20):  # all to the other by chance: one in a million
+            with urllib.request.urlopen(f"{server.url}/_moorage/health", timeout=30) as reply:
+                assert reply.status == 200
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+
+
+def test_a_port_that_another_server_has_is_not_shared_with_it(new_server: NewServer, tmp_path: Path) -> None:
+    first = new_server(arguments=("--workers", "2"))
+    port = urlsplit(first.url).port
+    with pytest.raises(AssertionError, match=f"Cannot listen on 127.0.0.1:{port}"):
+        MoorageServer(tmp_path / "second", arguments=("--workers", "2", "--port", str(port))).start()

@@ -20,6 +20,7 @@ from moorage.gateway.feed import Report, follow
 from moorage.gateway.front import GatewayFront, Timed
 from moorage.gateway.http import ReplyOpening, request_ids
 from moorage.gateway.limits import LimitedConnection, limits_of
+from moorage.gateway.neighbours import Neighbours, PlainAdmission
 from moorage.gateway.tls import Certificate
 from moorage.gateway.visitors import TlsDoor, Visitors
 from moorage.process_usage import process_usage
@@ -34,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 class GatewayServer:
     """Serves a listening socket, with TLS if the settings have a certificate. `internal` is another, for the server's
-    own processes, without TLS and without limits. Use as `async with GatewayServer(...).running(): …`."""
+    own processes, without TLS and without limits. `neighbours` are the listening sockets of the other gateways at the
+    same port. Use as `async with GatewayServer(...).running(): …`."""
 
     def __init__(
         self,
@@ -44,9 +46,11 @@ class GatewayServer:
         access: Access,
         listener: socket.socket,
         internal: socket.socket | None = None,
+        neighbours: Sequence[socket.socket] = (),
         audit: AuditLog | None = None,
     ) -> None:
         self._internal = internal
+        self._neighbours = neighbours
         self._audit = audit or AuditLog(None)
         self._certificate: Certificate | None = None
         if settings.tls_certificate:
@@ -116,9 +120,16 @@ class GatewayServer:
         if self._internal is not None:
             ours = partial(ClientConnection, visitors=Visitors(0), **common)
             doors.append(await loop.create_server(ours, sock=self._internal, backlog=1024))
+        if self._neighbours:
+            door = doors[0]
+            admit = door.admit if isinstance(door, TlsDoor) else PlainAdmission(connection, loop)
+            looking = Neighbours(self._neighbours, admit).look_after()
+            tasks.append(loop.create_task(looking, name="look after the neighbours"))
         try:
             yield front
         finally:
+            if self._neighbours:
+                tasks[-1].cancel()
             for door in doors:
                 door.close()
             await self._drain()

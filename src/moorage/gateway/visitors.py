@@ -107,12 +107,16 @@ class TlsDoor:
                     )
                     return
                 continue  # that client has gone already
-            if not self._visitors.enter(address):
-                sock.close()
-                continue
-            handshake = self._loop.create_task(self._shake_hands(sock, address), name="TLS handshake")
-            self._handshakes.add(handshake)
-            handshake.add_done_callback(self._handshakes.discard)
+            self.admit(sock, address)
+
+    def admit(self, sock: socket.socket, address: str) -> None:
+        """Begin with TLS on an accepted connection, unless its client has too many."""
+        if not self._visitors.enter(address):
+            sock.close()
+            return
+        handshake = self._loop.create_task(self._shake_hands(sock, address), name="TLS handshake")
+        self._handshakes.add(handshake)
+        handshake.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, sock: socket.socket, address: str) -> None:
         connection = self._connection()

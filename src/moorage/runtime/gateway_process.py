@@ -1,6 +1,7 @@
-"""The gateway process: `python -m moorage.runtime.gateway_process LISTENER_FD [INTERNAL_LISTENER_FD]`.
+"""The gateway process: `python -m moorage.runtime.gateway_process LISTENER_FD[,FD...] [INTERNAL_LISTENER_FD]`.
 
-Settings are in `MOORAGE_SETTINGS`.
+The first is its own listener, what follows with commas are those of the other gateways. Settings are in
+`MOORAGE_SETTINGS`.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 
@@ -27,7 +29,12 @@ from moorage.runtime import logs
 _GARBAGE_THRESHOLD = 50_000
 
 
-async def serve(settings: Settings, listener: socket.socket, internal: socket.socket | None) -> None:
+async def serve(
+    settings: Settings,
+    listener: socket.socket,
+    internal: socket.socket | None,
+    neighbours: Sequence[socket.socket],
+) -> None:
     """Serve the listeners until SIGTERM or SIGINT, then drain."""
     key = read_root_key(settings.credentials_file, account_id=settings.account_id)
     access = Access(key, open_token=_token_opener(settings))
@@ -42,6 +49,7 @@ async def serve(settings: Settings, listener: socket.socket, internal: socket.so
         access=access,
         listener=listener,
         internal=internal,
+        neighbours=neighbours,
         audit=AuditLog(settings.audit_file),
     )
     stopped = asyncio.Event()
@@ -73,8 +81,15 @@ def main() -> None:
     logs.configure("gateway")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the audit log is opened anew without
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
-    listener, *more = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
-    uvloop.run(serve(settings, listener, more[0] if more else None))
+    listener, *neighbours = map(_listener, sys.argv[1].split(","))
+    internal = _listener(sys.argv[2]) if len(sys.argv) > 2 else None
+    uvloop.run(serve(settings, listener, internal, neighbours))
+
+
+def _listener(descriptor: str) -> socket.socket:
+    listener = socket.socket(fileno=int(descriptor))
+    listener.setblocking(False)
+    return listener
 
 
 if __name__ == "__main__":

@@ -49,23 +49,28 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     _check_audit_log(settings)
     with ExitStack() as stack:
         stack.enter_context(_only_server_of(settings.data_dir))
-        listener = stack.enter_context(_listener(settings))
+        listeners = stack.enter_context(_listeners(settings))
         internal = stack.enter_context(_internal_listener()) if _is_apart(settings) else None
-        url = _url(settings.host, listener, secure=bool(settings.tls_certificate))
+        url = _url(settings.host, listeners[0], secure=bool(settings.tls_certificate))
         internal_url = url if internal is None else _url("127.0.0.1", internal, secure=False)
         for file, text in ((settings.url_file, url), (settings.internal_url_file, internal_url)):
             file.write_text(text)
             stack.callback(file.unlink, missing_ok=True)
-        listeners = [listener] if internal is None else [listener, internal]
-        await _Supervisor(settings, listeners, url, internal_url).run(announce)
+        await _Supervisor(settings, listeners, internal, url, internal_url).run(announce)
 
 
 class _Supervisor:
     def __init__(
-        self, settings: Settings, listeners: Sequence[socket.socket], url: str, internal_url: str
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        internal: socket.socket | None,
+        url: str,
+        internal_url: str,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
+        self._internal = internal
         self._url = url
         self._internal_url = internal_url
         self._stop = asyncio.Event()
@@ -123,13 +128,12 @@ class _Supervisor:
             environment=environment,
         )
         stack.push_async_callback(self._stop_child, controller, 15.0)
-        descriptors = tuple(listener.fileno() for listener in self._listeners)
         gateways = [
             Child(
                 f"gateway {number + 1}" if settings.workers > 1 else "gateway",
-                (sys.executable, "-m", "moorage.runtime.gateway_process", *map(str, descriptors)),
+                self._gateway_command(number),
                 environment=environment,
-                pass_fds=descriptors,
+                pass_fds=[listener.fileno() for listener in self._all_listeners()],
             )
             for number in range(settings.workers)
         ]
@@ -139,7 +143,7 @@ class _Supervisor:
         """Wait until the health check answers 200; False when asked to stop before."""
         end = time.monotonic() + _READY_TIMEOUT_SECONDS
         while not self._stop.is_set():
-            if await _is_healthy(self._listeners[-1]):
+            if await _is_healthy(self._internal or self._listeners[0]):
                 return True
             if time.monotonic() > end:
                 raise CannotServe(
@@ -149,6 +153,16 @@ class _Supervisor:
             await asyncio.sleep(_POLL_SECONDS)
         return False
 
+    def _all_listeners(self) -> list[socket.socket]:
+        return [*self._listeners, *([self._internal] if self._internal is not None else [])]
+
+    def _gateway_command(self, number: int) -> tuple[str, ...]:
+        """Each has a listener of its own, and looks after those of the others."""
+        descriptors = [str(listener.fileno()) for listener in self._listeners]
+        own_first = ",".join([*descriptors[number:], *descriptors[:number]])
+        internal = (str(self._internal.fileno()),) if self._internal is not None else ()
+        return sys.executable, "-m", "moorage.runtime.gateway_process", own_first, *internal
+
     def _on_signal(self) -> None:
         if self._stop.is_set():
             logger.warning("hurrying: invocations in flight are cut off")
@@ -156,7 +170,7 @@ class _Supervisor:
         self._stop.set()
 
     async def _stop_gateways(self, gateways: list[Child]) -> None:
-        for listener in self._listeners:
+        for listener in self._all_listeners():
             listener.close()
         limit = self._settings.drain_timeout_seconds + 5.0
         await asyncio.gather(*(self._stop_child(gateway, limit) for gateway in gateways))
@@ -212,18 +226,45 @@ def _only_server_of(data_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _listener(settings: Settings) -> Iterator[socket.socket]:
+def _listeners(settings: Settings) -> Iterator[list[socket.socket]]:
+    """One for each gateway, all at the same port, among which the kernel shares new connections out.
+
+    The first is bound like any other, so that a port that somebody else has is not shared with them, and only then
+    lets the others join it.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with ExitStack() as stack:
+        try:
+            first = stack.enter_context(_bound(family, settings.host, settings.port))
+            if settings.workers > 1:
+                first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            address = settings.host, first.getsockname()[1]
+            others = (_bound(family, *address, shared=True) for _ in range(settings.workers - 1))
+            listeners = [first, *map(stack.enter_context, others)]
+            for listener in listeners:
+                listener.listen(4096)
+        except OSError as error:
+            raise CannotServe(
+                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+                "Another program may use the port: give another with --port (0 takes a free one)."
+            ) from error
+        yield listeners
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int, *, shared: bool = False) -> socket.socket:
+    sock = socket.socket(family)
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=4096)
-    except OSError as error:
-        raise CannotServe(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-            "Another program may use the port: give another with --port (0 takes a free one)."
-        ) from error
-    listener.set_inheritable(True)
-    with listener:
-        yield listener
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family is socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    sock.set_inheritable(True)
+    return sock
 
 
 def _is_apart(settings: Settings) -> bool:
