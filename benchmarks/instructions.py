@@ -7,8 +7,8 @@ the requests cost. There is no kernel in it. It measures the modules that are im
 or compiled when `PYTHONPATH` says so (`make build/compiled`).
 
 Two things vary between machines and are pinned: the variants that glibc and OpenSSL choose by the processor. So
-SHA-256 is counted in the form for any x86-64, which takes more instructions than those a server really executes; half
-of the figure is that. What cannot be pinned is the build of Python: instructions.json has a count for each build that
+SHA-256 is counted in the form for any x86-64, which takes more instructions than a server really executes: some 15 %
+of the figure. What cannot be pinned is the build of Python: instructions.json has a count for each build that
 was measured. `--record` writes this machine's into it.
 """
 
