@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moorage.controller.feed import Feed
 from moorage.counts import InvocationCounts
-from moorage.gateway.feed import Report, follow
+from moorage.gateway.feed import Report, follow, observed
 from moorage.routing.table import RoutingTable, route_document
 
 ACCOUNT = "000000000000"
@@ -152,11 +152,15 @@ async def observing(path: Path) -> AsyncIterator[RoutingTable]:
     """A gateway that tells what its table's routes have counted, when it ends at the latest."""
     table = RoutingTable(on_drained=lambda each: None)
 
-    def observe() -> Report:
-        process = {"name": "gateway", "pid": id(table), "in_flight": table.in_flight()}
-        return {"counts": table.take_counts(), "process": process}
-
-    task = asyncio.create_task(follow(path, table, asyncio.Queue(), asyncio.Event(), observe=observe))
+    task = asyncio.create_task(
+        follow(
+            path,
+            table,
+            asyncio.Queue(),
+            asyncio.Event(),
+            observe=lambda: observed(table, {"name": "gateway"}),
+        )
+    )
     try:
         yield table
     finally:

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from moorage.counts import InvocationCounts
+from moorage.routing.table import CountsTaken
 from tests.gateway.harness import (
     ACCOUNT,
     ContainerConnection,
@@ -23,6 +24,10 @@ def counts_of(gateway: Gateway, variant: str = "AllTraffic") -> InvocationCounts
     route = gateway.server.table.find(ACCOUNT, "echo")
     assert route is not None
     return route.by_name[variant].counts
+
+
+def take_counts(gateway: Gateway) -> list[CountsTaken]:
+    return [taken for counts, _ in gateway.server.table.observe() for taken in counts]
 
 
 def told(gateway: Gateway) -> dict[str, int]:
@@ -227,12 +232,12 @@ async def test_each_invocation_adds_its_share_of_an_instance(gateway: Gateway) -
     await gateway.call(request(b"x"))
     await gateway.call(request(b"x"))
     gateway.route(container)
-    [[account_id, endpoint, variant, taken]] = gateway.server.table.take_counts()
+    [(account_id, endpoint, variant, taken)] = take_counts(gateway)
     assert (account_id, endpoint, variant) == (ACCOUNT, "echo", "AllTraffic")
     assert taken["invocations_per_instance"] == 1 + 0.5 + 0.5
-    assert gateway.server.table.take_counts() == []
+    assert take_counts(gateway) == []
     await gateway.call(request(b"x"))
-    [[*_, taken]] = gateway.server.table.take_counts()
+    [(*_, taken)] = take_counts(gateway)
     assert taken["invocations_per_instance"] == 1
     assert sum(number for _, number in taken["model_latency"][1:]) == 1
 
@@ -243,8 +248,9 @@ async def test_what_a_gateway_tells_of_itself(gateway: Gateway) -> None:
     client = await gateway.client()
     client.send(request(b"x"))
     await inside.wait()
-    process = gateway.server.observe(gateway.front)["process"]
-    assert process["in_flight"] == [[ACCOUNT, "echo", "AllTraffic", 1]]
+    [*_, last] = gateway.server.observe(gateway.front)
+    process = last["process"]
+    assert process["in_flight"] == [(ACCOUNT, "echo", "AllTraffic", 1)]
     assert process["connections"] == 1
     assert process["resident_bytes"] > 2**20
     assert process["cpu_seconds"] > 0

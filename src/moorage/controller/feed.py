@@ -159,7 +159,7 @@ class Feed:
             gateway.synced = message["synced"]
         elif "drained" in message:
             gateway.drained |= {message["drained"]} & self._awaited
-        elif "process" in message:
+        else:
             self.observations.take_in(gateway, message)
 
     async def _notify(self) -> None:

@@ -4,8 +4,8 @@
 the command line; `?endpoint=` for one. docs/metrics.md says what each metric means.
 
 Whoever shows the scraper's token, and the account of the settings, see everything; other accounts see their own
-endpoints and nothing of the server. Reading is quick and happens on the loop, in one piece; writing the text of
-thousands of endpoints is not, and is done in a thread.
+endpoints and nothing of the server. To write down thousands of endpoints takes seconds, which are spent in a thread;
+what is counted meanwhile may be in one number and not yet in another.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from starlette.routing import Route
 
 from moorage.async_inference.base import Queue, Status
 from moorage.controller.observations import Observations, VariantKey
-from moorage.counts import BOUNDS, Histogram
+from moorage.counts import BOUNDS, Histogram, InvocationCounts
 from moorage.launchers.base import InstanceStatus
 from moorage.process_usage import process_usage
 from moorage.storage.base import ResourceStore
@@ -131,8 +131,9 @@ class Metrics:
             return account_id is None or key[0] == account_id
 
         instances = {key: number for key, number in self._instances().items() if visible(key)}
+        variants = [(key, counts) for key, counts in self._observations.variants() if visible(key)]
         families: list[Metric] = [
-            *self._of_variants(visible),
+            *await asyncio.to_thread(_of_variants, variants),
             _gauge(
                 "moorage_concurrent_requests",
                 "Invocations inside the variant's containers now.",
@@ -166,13 +167,6 @@ class Metrics:
             for key, counts in self._observations.variants()
             if key[0] == account_id and endpoint_name in (None, key[1])
         ]
-
-    def _of_variants(self, visible: Callable[[Sequence[Any]], bool]) -> Iterable[Metric]:
-        variants = [(key, counts) for key, counts in self._observations.variants() if visible(key)]
-        for ours, (name, help) in _COUNTERS.items():
-            yield _counter(name, help, _VARIANT, [(key, getattr(counts, ours)) for key, counts in variants])
-        for ours, (name, help) in _HISTOGRAMS.items():
-            yield _histogram(name, help, [(key, getattr(counts, ours)) for key, counts in variants])
 
     async def _of_queue(
         self, visible: Callable[[Sequence[Any]], bool], instances: InstanceStatuses
@@ -283,6 +277,19 @@ def metrics_routes(metrics: Metrics, *, first_account_id: str) -> list[Route]:
     return [
         Route("/_moorage/metrics", text, methods=["GET"]),
         Route("/_moorage/metrics/variants", variants, methods=["GET"]),
+    ]
+
+
+def _of_variants(variants: Sequence[tuple[VariantKey, InvocationCounts]]) -> list[Metric]:
+    return [
+        *(
+            _counter(name, help, _VARIANT, [(key, getattr(counts, ours)) for key, counts in variants])
+            for ours, (name, help) in _COUNTERS.items()
+        ),
+        *(
+            _histogram(name, help, [(key, getattr(counts, ours)) for key, counts in variants])
+            for ours, (name, help) in _HISTOGRAMS.items()
+        ),
     ]
 
 

@@ -36,13 +36,14 @@ class Observations:
         self._endpoints.pop((account_id, endpoint_name), None)
 
     def take_in(self, source: object, report: Mapping[str, Any]) -> None:
-        """What a process tells of its invocations (only what is said of endpoints that there are), and of itself."""
-        for account_id, endpoint_name, variant_name, taken in report["counts"]:
+        """What a process tells of its invocations (only what is said of endpoints that there are), or of itself."""
+        for account_id, endpoint_name, variant_name, taken in report.get("counts", ()):
             counts = self._endpoints.get((account_id, endpoint_name), {}).get(variant_name)
             if counts is not None:
                 counts.add(taken)
         self.error_replies.update(report.get("error_replies", {}))
-        self._processes[source] = report["process"]
+        if "process" in report:
+            self._processes[source] = report["process"]
 
     def forget_process(self, source: object) -> None:
         self._processes.pop(source, None)

@@ -12,12 +12,13 @@ process that is killed takes the last second with it.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from moorage.routing.table import RoutingTable
+from moorage.process_usage import process_usage
+from moorage.routing.table import InFlight, RoutingTable
 
 _RETRY_SECONDS = 0.1
 _OBSERVE_SECONDS = 1.0
@@ -36,7 +37,7 @@ async def follow(
     *,
     identities: Callable[[Mapping[str, Any]], None] = lambda snapshot: None,
     policies: Callable[[Mapping[str, str]], None] = lambda documents: None,
-    observe: Callable[[], Report] | None = None,
+    observe: Callable[[], Iterable[Report]] | None = None,
 ) -> None:
     """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole.
     `identities` is called with each snapshot of who may call, `policies` with those of the endpoints.
@@ -91,6 +92,16 @@ def _apply(message: dict[str, Any], table: RoutingTable, reports: "asyncio.Queue
         reports.put_nowait({"synced": message["sync"]})
 
 
+def observed(table: RoutingTable, process: Mapping[str, Any]) -> Iterator[Report]:
+    """What the table's routes have counted, and at the end how this process does."""
+    in_flight: list[InFlight] = []
+    for counts, inside in table.observe():
+        in_flight += inside
+        if counts:
+            yield {"counts": counts}
+    yield {"process": {**process, **process_usage(), "in_flight": in_flight}}
+
+
 async def _report(reports: "asyncio.Queue[Report]", writer: asyncio.StreamWriter) -> None:
     while True:
         report = await reports.get()
@@ -98,16 +109,20 @@ async def _report(reports: "asyncio.Queue[Report]", writer: asyncio.StreamWriter
         await writer.drain()
 
 
-async def _observe(observe: Callable[[], Report], writer: asyncio.StreamWriter) -> None:
+async def _observe(observe: Callable[[], Iterable[Report]], writer: asyncio.StreamWriter) -> None:
+    """What is told comes in pieces, so that others have their turn between them."""
     while True:
         await asyncio.sleep(_OBSERVE_SECONDS)
-        writer.write(_line(observe()))
-        await writer.drain()
+        for report in observe():
+            writer.write(_line(report))
+            await writer.drain()
+            await asyncio.sleep(0)
 
 
-async def _say_last(report: Report, writer: asyncio.StreamWriter) -> None:
+async def _say_last(reports: Iterable[Report], writer: asyncio.StreamWriter) -> None:
     """See that this is sent before the process ends."""
-    writer.write(_line(report))
+    for report in reports:
+        writer.write(_line(report))
     writer.close()
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(_LAST_WORDS_SECONDS):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,13 @@ from moorage.auth.access import Access
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.client_connection import ClientConnection
-from moorage.gateway.feed import Report, follow
+from moorage.gateway.feed import Report, follow, observed
 from moorage.gateway.front import GatewayFront, Timed
 from moorage.gateway.http import ReplyOpening, request_ids
 from moorage.gateway.limits import LimitedConnection, limits_of
 from moorage.gateway.neighbours import Neighbours, PlainAdmission
 from moorage.gateway.tls import Certificate
 from moorage.gateway.visitors import TlsDoor, Visitors
-from moorage.process_usage import process_usage
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
@@ -159,20 +158,16 @@ class GatewayServer:
         self._access.replace(snapshot)
         self._verifier.replace(self._access.credentials)
 
-    def observe(self, front: GatewayFront) -> Report:
+    def observe(self, front: GatewayFront) -> Iterator[Report]:
         """What has been counted since the last time, and how this process does now."""
+        yield {"error_replies": front.take_error_replies()}
         lag, self._longest_lag = self._longest_lag, 0.0
-        return {
-            "counts": self.table.take_counts(),
-            "error_replies": front.take_error_replies(),
-            "process": {
-                "name": "gateway",
-                **process_usage(),
-                "in_flight": self.table.in_flight(),
-                "connections": len(self._connections),
-                "event_loop_lag_seconds": lag,
-            },
+        process = {
+            "name": "gateway",
+            "connections": len(self._connections),
+            "event_loop_lag_seconds": lag,
         }
+        yield from observed(self.table, process)
 
     def _report_drained(self, instance_id: str) -> None:
         self._reports.put_nowait({"drained": instance_id})

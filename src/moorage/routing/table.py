@@ -7,7 +7,7 @@ inside it, and is the same object in the old route and the new one.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,14 @@ from moorage.resources import arn
 
 EndpointKey = tuple[str, str]
 """Account id and endpoint name."""
+
+CountsTaken = tuple[str, str, str, dict[str, Any]]
+"""Account id, endpoint name, variant name, and what `InvocationCounts.take` gave."""
+
+InFlight = tuple[str, str, str, int]
+"""Account id, endpoint name, variant name, and how many invocations are inside."""
+
+_OBSERVED_AT_ONCE = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -167,21 +175,29 @@ class RoutingTable:
         """Whether nothing is inside this instance and nothing new can get in."""
         return instance_id not in self._instances
 
-    def take_counts(self) -> list[list[Any]]:
-        """`[account_id, endpoint_name, variant_name, taken]` of every variant that had an invocation since the last
-        time; see `InvocationCounts.take`."""
+    def observe(self) -> Iterator[tuple[list[CountsTaken], list[InFlight]]]:
+        """What every variant has counted since the last time, and how many invocations are inside its instances now,
+        where there are any. Some endpoints at a time: there may be more than should keep everyone waiting."""
+        keys = list(self._counts)
+        for start in range(0, len(keys), _OBSERVED_AT_ONCE):
+            some = keys[start : start + _OBSERVED_AT_ONCE]
+            yield (
+                [each for key in some for each in self._take(key)],
+                [each for key in some for each in self._inside(key)],
+            )
+
+    def _take(self, key: EndpointKey) -> list[CountsTaken]:
+        variants = self._counts.get(key, {})
         return [
-            [*key, variant_name, taken]
-            for key, variants in self._counts.items()
-            for variant_name, counts in variants.items()
-            if (taken := counts.take()) is not None
+            (*key, name, taken) for name, counts in variants.items() if (taken := counts.take()) is not None
         ]
 
-    def in_flight(self) -> list[list[Any]]:
-        """`[account_id, endpoint_name, variant_name, number]` of every variant that has invocations inside."""
+    def _inside(self, key: EndpointKey) -> list[InFlight]:
+        route = self._routes.get(key)
+        if route is None:
+            return []
         return [
-            [*key, variant.name, number]
-            for key, route in self._routes.items()
+            (*key, variant.name, number)
             for variant in route.variants
             if (number := sum([instance.outstanding for instance in variant.instances]))
         ]

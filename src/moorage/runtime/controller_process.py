@@ -32,9 +32,8 @@ from moorage.controller.fleet import InstanceWorkshop, log_directory
 from moorage.controller.instance_logs import log_routes
 from moorage.controller.metrics import Metrics, metrics_routes
 from moorage.controller.reconcile import Reconciler
-from moorage.gateway.feed import Report, follow
+from moorage.gateway.feed import Report, follow, observed
 from moorage.launchers.remote import RemoteLauncher
-from moorage.process_usage import process_usage
 from moorage.routing.table import RoutingTable
 from moorage.runtime import logs
 from moorage.storage.database import open_database
@@ -120,7 +119,11 @@ async def serve(settings: Settings, url: str) -> None:
         works = {
             "reconcile": reconciler.run(recovered.set),
             "follow the feed": follow(
-                settings.feed_socket, table, reports, asyncio.Event(), observe=lambda: _observe(table)
+                settings.feed_socket,
+                table,
+                reports,
+                asyncio.Event(),
+                observe=lambda: observed(table, {"name": "controller"}),
             ),
             "dispatch": dispatcher.run(),
             "publish identities": _publish(changed, identities.snapshot, feed.publish_identities),
@@ -141,14 +144,6 @@ async def serve(settings: Settings, url: str) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await database.close()
-
-
-def _observe(table: RoutingTable) -> Report:
-    """What the dispatcher of asynchronous invocations has counted since the last time."""
-    return {
-        "counts": table.take_counts(),
-        "process": {"name": "controller", **process_usage(), "in_flight": table.in_flight()},
-    }
 
 
 async def _publish(
