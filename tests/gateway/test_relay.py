@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -326,18 +327,28 @@ async def test_s3_bodies_that_are_not_what_they_say_never_arrive_whole(
 @pytest.mark.parametrize(
     ("whole", "status", "code"),
     [
-        (b"PUT /bucket/key HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 403, "AccessDenied"),
-        (put("/bucket/key", b"x").replace(b"/bucket/key", b"/bucket/kez"), 403, "SignatureDoesNotMatch"),
-        (put("/bucket/key", b"x").replace(b"=AKIDEXAMPLE", b"=AKIDEXAMPLF"), 403, "InvalidAccessKeyId"),
-        (put("/b/k", b"x", **{"x-amz-content-sha256": "nonsense"}), 400, "InvalidArgument"),
-        (put("/b/k", b"x", **{"x-amz-content-sha256": "0" * 64}), 400, "XAmzContentSHA256Mismatch"),
-        (put("/b/k", b"", **{"x-amz-content-sha256": "0" * 64}), 400, "XAmzContentSHA256Mismatch"),
-        (put("/b/k", b"").replace(b"X-Amz-Content-SHA256:", b"X-Removed:"), 400, "InvalidRequest"),
+        (lambda: b"PUT /bucket/key HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 403, "AccessDenied"),
+        (
+            lambda: put("/bucket/key", b"x").replace(b"/bucket/key", b"/bucket/kez"),
+            403,
+            "SignatureDoesNotMatch",
+        ),
+        (
+            lambda: put("/bucket/key", b"x").replace(b"=AKIDEXAMPLE", b"=AKIDEXAMPLF"),
+            403,
+            "InvalidAccessKeyId",
+        ),
+        (lambda: put("/b/k", b"x", **{"x-amz-content-sha256": "nonsense"}), 400, "InvalidArgument"),
+        (lambda: put("/b/k", b"x", **{"x-amz-content-sha256": "0" * 64}), 400, "XAmzContentSHA256Mismatch"),
+        (lambda: put("/b/k", b"", **{"x-amz-content-sha256": "0" * 64}), 400, "XAmzContentSHA256Mismatch"),
+        (lambda: put("/b/k", b"").replace(b"X-Amz-Content-SHA256:", b"X-Removed:"), 400, "InvalidRequest"),
     ],
 )
-async def test_s3_refusals_speak_s3(gateway: Gateway, whole: bytes, status: int, code: str) -> None:
+async def test_s3_refusals_speak_s3(
+    gateway: Gateway, whole: Callable[[], bytes], status: int, code: str
+) -> None:
     s3 = await gateway.upstream(gateway.settings.s3_socket, silent)
-    reply = await gateway.call(whole)
+    reply = await gateway.call(whole())
     assert (reply.status, reply.headers["content-type"]) == (status, "application/xml")
     assert f"<Error><Code>{code}</Code>".encode() in reply.body
     assert reply.headers["x-amzn-requestid"].encode() in reply.body
