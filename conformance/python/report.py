@@ -1,4 +1,7 @@
-"""Runs behaviours one after another and prints each outcome as a line of JSON: for the clients in Python."""
+"""Runs behaviours one after another and prints each outcome as a line of JSON: for the clients in Python.
+
+From its import on, whatever else prints does so on stderr: some SDKs talk as soon as they are imported.
+"""
 
 import json
 import os
@@ -6,6 +9,9 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
+
+_OUTCOMES = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 
 Test = Callable[..., str | None]
 """Returns what is worth a note."""
@@ -47,9 +53,7 @@ def failure(call: Callable[[], object], *types: type[Exception]) -> Any:
 
 
 def run(behaviours: Mapping[str, Test], *arguments: object) -> None:
-    """Run each with the arguments. What a client prints goes to stderr."""
-    stdout = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    """Run each with the arguments."""
     for behaviour, test in behaviours.items():
         outcome, detail = "passed", ""
         try:
@@ -61,6 +65,6 @@ def run(behaviours: Mapping[str, Test], *arguments: object) -> None:
             sys.stderr.write(f"{behaviour}: {traceback.format_exc()}\n")
         print(
             json.dumps({"behaviour": behaviour, "outcome": outcome, "detail": detail}),
-            file=stdout,
+            file=_OUTCOMES,
             flush=True,
         )

@@ -4,6 +4,10 @@ For a default bucket without a name, and for an account id, it asks the STS of A
 so the bucket has a name here.
 """
 
+# First, because the SDK prints when it is imported.
+from report import check, equal, failure, required, run
+
+# isort: split
 import io
 import os
 import tarfile
@@ -33,7 +37,6 @@ from sagemaker.sklearn import SKLearnModel
 from sagemaker.xgboost import XGBoostModel
 
 from orders import unique
-from report import check, equal, failure, required, run
 from sagemaker_models import BROKEN, DOUBLING, FACTOR, REVERSING
 
 WAIT = WaiterConfig(max_attempts=60, delay=1)
@@ -217,6 +220,14 @@ def role_by_name(sdk: Sdk) -> None:
     iam.delete_role(RoleName=name)
 
 
+def logs(sdk: Sdk) -> None:
+    """As deploy(endpoint_logging=True) waits: with an eye on the log. It would look every 30 seconds."""
+    predictor = sdk.doubling()
+    described = sdk.session.wait_for_endpoint(predictor.endpoint_name, live_logging=True)
+    equal(described["EndpointStatus"], "InService", "EndpointStatus")
+    delete(predictor)
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="conformance-sdk-") as directory:
         run(
@@ -233,6 +244,7 @@ if __name__ == "__main__":
                 "sdk.update-endpoint": update_endpoint,
                 "sdk.default-bucket": default_bucket,
                 "sdk.role-by-name": role_by_name,
+                "sdk.logs": logs,
             },
             Sdk(Path(directory)),
         )
