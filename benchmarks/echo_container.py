@@ -38,10 +38,11 @@ class Echo(asyncio.Protocol):
         )
 
 
-async def main(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", port, backlog=4096)
+async def main(port: int, host: str = "127.0.0.1") -> None:
+    server = await asyncio.get_running_loop().create_server(Echo, host, port, backlog=4096)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1] if len(sys.argv) > 1 else os.environ["SAGEMAKER_BIND_TO_PORT"])))
+    arguments = sys.argv[1:] or [os.environ["SAGEMAKER_BIND_TO_PORT"]]
+    uvloop.run(main(int(arguments[0]), *arguments[1:]))

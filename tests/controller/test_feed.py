@@ -187,3 +187,20 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
         await asyncio.wait_for(wait(), 30)
     except TimeoutError:
         raise AssertionError(f"{what} never came") from None
+
+
+async def test_a_large_table_is_taken_in_while_others_go_on(tmp_path: Path) -> None:
+    """A gateway that connects gets thousands of routes, and answers invocations meanwhile."""
+    feed = Feed(gateways=1)
+    await feed.listen(tmp_path / "feed")
+    for number in range(2000):
+        feed.put({**ROUTE, "name": f"e-{number}"})
+    feed.begin()
+    async with following(tmp_path / "feed") as table:
+        between = 0
+        while not table.complete:
+            between += table.find(ACCOUNT, "e-0") is not None
+            await asyncio.sleep(0)
+        assert between > 1000
+        assert table.find(ACCOUNT, "e-1999") is not None
+    feed.close()

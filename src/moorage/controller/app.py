@@ -22,6 +22,7 @@ from starlette.routing import Route
 from moorage.audit import AuditLog
 from moorage.auth.sealing import Sealer
 from moorage.controller import auditing, log_events, sts
+from moorage.controller.admission import Admission
 from moorage.controller.authorization import Params, needs
 from moorage.controller.iam import Iam
 from moorage.controller.log_events import LogEvents
@@ -90,6 +91,7 @@ class _ControlPlane:
         log_directory: Callable[[str, str], Path],
         region: str,
     ) -> None:
+        self._admission = Admission()
         self._store = store
         self._wake = wake
         self._instance_counts = instance_counts
@@ -106,13 +108,10 @@ class _ControlPlane:
         request_id = _request_id(request)
         query_protocol = _speaks_query(request)
         try:
-            if query_protocol:
-                return await self._answer_query(request, request_id)
-            target = request.headers.get("x-amz-target", "")
-            if target.startswith(log_events.TARGET_PREFIX):
-                body = await self._log_events.answer(target, await _read_body(request), requester_of(request))
-                return _reply(200, faults.AWS_JSON, body, request_id)
-            return _reply(200, faults.AWS_JSON, await self._answer_sagemaker(request), request_id)
+            async with self._admission.place():
+                if query_protocol:
+                    return await self._answer_query(request, request_id)
+                return _reply(200, faults.AWS_JSON, await self._answer_json(request), request_id)
         except ServiceError as error:
             return _error_reply(error, request_id, query_protocol)
         except ClientDisconnect:
@@ -125,6 +124,12 @@ class _ControlPlane:
                 f"The server met an error of its own. Its log tells more under request id {request_id}."
             )
             return _error_reply(failure, request_id, query_protocol)
+
+    async def _answer_json(self, request: Request) -> bytes:
+        target = request.headers.get("x-amz-target", "")
+        if target.startswith(log_events.TARGET_PREFIX):
+            return await self._log_events.answer(target, await _read_body(request), requester_of(request))
+        return await self._answer_sagemaker(request)
 
     async def _answer_sagemaker(self, request: Request) -> bytes:
         name = self._operation_name(request)

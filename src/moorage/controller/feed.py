@@ -82,7 +82,8 @@ class Feed:
     def begin(self) -> None:
         """All routes known at start-up have been put: gateways may have the table, which is whole from now on."""
         self._complete = True
-        self._send({"reset": list(self._routes.values())})
+        for gateway in self._gateways:
+            self._send_all(gateway)
 
     def put(self, route: Route) -> None:
         key = (route["account_id"], route["name"])
@@ -118,6 +119,13 @@ class Feed:
             for gateway in self._gateways:
                 gateway.drained -= wanted
 
+    def _send_all(self, gateway: _Gateway) -> None:
+        """The whole table, a route at a time."""
+        gateway.send({"only": list(self._routes)})
+        for route in self._routes.values():
+            gateway.send({"put": route})
+        gateway.send({"complete": True})
+
     def _send(self, message: Mapping[str, Any]) -> None:
         if self._complete:
             for gateway in self._gateways:
@@ -138,7 +146,7 @@ class Feed:
         for what, value in self._announced.items():
             gateway.send({what: value})
         if self._complete:
-            gateway.send({"reset": list(self._routes.values())})
+            self._send_all(gateway)
             gateway.send({"drain": list(self._awaited)})
             gateway.send({"sync": self._syncs})
         self._gateways.add(gateway)

@@ -1,12 +1,13 @@
 """The gateway's end of the feed: routing snapshots in, drained instances out.
 
-One JSON value a line. From the controller: `{"reset": [route…]}` after connecting, then `{"put": route}`,
-`{"remove": [account_id, name]}`, `{"identities": snapshot}` (who may call: see `moorage.auth.access`),
-`{"policies": {arn: document…}}` (those of all endpoints), `{"drain": [instance_id…]}` and `{"sync": number}`. To the
-controller: `{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
-`{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last table
-stays. Once a second, and at the end, goes what has been observed since (`counts`, of which each is told once): a
-process that is killed takes the last second with it.
+One JSON value a line. From the controller, after connecting: `{"only": [[account_id, name]…]}` (there are no other
+routes), a `{"put": route}` for each, and `{"complete": true}`; each is small, so that invocations go on between them.
+Then `{"put": route}`, `{"remove": [account_id, name]}`, `{"identities": snapshot}` (who may call: see
+`moorage.auth.access`), `{"policies": {arn: document…}}` (those of all endpoints), `{"drain": [instance_id…]}` and
+`{"sync": number}`. To the controller: `{"drained": instance_id}` when an instance that no route names any more has
+nothing inside it, and `{"synced": number}` once everything before that `sync` has been taken in. While the controller
+is away the last table stays. Once a second, and at the end, goes what has been observed since (`counts`, of which
+each is told once): a process that is killed takes the last second with it.
 """
 
 import asyncio
@@ -64,6 +65,7 @@ async def follow(
                     _apply(message, table, reports)
                 if table.complete:
                     received.set()
+                await asyncio.sleep(0)  # thousands of lines may be waiting, and so may invocations
         except OSError as error:
             logger.warning("the feed broke: %s", error)
         except asyncio.CancelledError:
@@ -78,10 +80,12 @@ async def follow(
 
 
 def _apply(message: dict[str, Any], table: RoutingTable, reports: "asyncio.Queue[Report]") -> None:
-    if "reset" in message:
-        table.reset(message["reset"])
-    elif "put" in message:
+    if "put" in message:
         table.put(message["put"])
+    elif "only" in message:
+        table.keep_only({(account_id, name) for account_id, name in message["only"]})
+    elif "complete" in message:
+        table.complete = True
     elif "remove" in message:
         table.remove(*message["remove"])
     elif "drain" in message:

@@ -7,7 +7,7 @@ inside it, and is the same object in the old route and the new one.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,12 +133,15 @@ class RoutingTable:
     def reset(self, routes: Iterable[Mapping[str, Any]]) -> None:
         """Replace everything by a whole snapshot."""
         documents = list(routes)
-        names = {(document["account_id"], document["name"]) for document in documents}
-        for key in [key for key in self._routes if key not in names]:
-            self.remove(*key)
+        self.keep_only({(document["account_id"], document["name"]) for document in documents})
         for document in documents:
             self.put(document)
         self.complete = True
+
+    def keep_only(self, keys: Set[EndpointKey]) -> None:
+        """Remove all routes but these."""
+        for key in [key for key in self._routes if key not in keys]:
+            self.remove(*key)
 
     def put(self, document: Mapping[str, Any]) -> None:
         """Add or replace one route, given as the controller publishes it."""
