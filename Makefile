@@ -56,7 +56,7 @@ $(BENCHED): build/%: requirements/%.txt
 	@echo "Installing what requirements/$*.txt locks ..."
 	@$@/bin/pip install --quiet --require-hashes -r $< && touch $@
 
-conformance: .venv/test ## real SDKs in JavaScript, Java and Go: what each of them sees
+conformance: .venv/test ## real SDKs and libraries in Python, JavaScript, Java and Go: what each of them sees
 	$(BIN)/python -m conformance.run --json conformance/results.json $(CONFORMANCE_ARGS)
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)

@@ -85,6 +85,9 @@ class Client:
         """What the client's program has said on stderr."""
         return self._build / "stderr.log"
 
+    heavy: bool = False
+    """Whether its installation is so large that the tests leave it to `make conformance`."""
+
     @property
     def catalogue(self) -> dict[str, list[str]]:
         """Its images, for the server that is to run them."""

@@ -1,0 +1,35 @@
+"""The logs of an endpoint through the whole server: what its container prints, for those only who may read it."""
+
+from tests.serve.test_iam import User, allow, policy, refusal
+from tests.servers import ACCOUNT, MoorageServer
+
+GROUP = "/aws/sagemaker/Endpoints/talkative"
+ARN = f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:{GROUP}"
+TALKATIVE = {
+    "code/inference.py": "def model_fn(d):\n    print('it talks', flush=True)\n    return 1\n"
+    "def transform_fn(m, b, c, a):\n    return b, 'text/plain'\n"
+}
+
+
+def test_who_may_reads_what_a_container_prints(server: MoorageServer) -> None:
+    server.deploy("talkative", TALKATIVE)
+    reader = User(server, "log-reader", policy(allow("logs:*", resource=f"{ARN}:*"))).client("logs")
+    found = reader.filter_log_events(logGroupName=GROUP, logStreamNamePrefix="AllTraffic/")["events"]
+    (event,) = [each for each in found if "it talks" in each["message"]]
+    stream = event["logStreamName"]
+    messages = [
+        each["message"] for each in reader.get_log_events(logGroupName=GROUP, logStreamName=stream)["events"]
+    ]
+    assert event["message"] in messages
+
+    stranger = User(server, "log-stranger", policy(allow("logs:*", resource=f"{ARN}-2:*"))).client("logs")
+    for call, resource in (
+        (lambda: stranger.filter_log_events(logGroupName=GROUP), f"{ARN}:log-stream:"),
+        (
+            lambda: stranger.get_log_events(logGroupName=GROUP, logStreamName=stream),
+            f"{ARN}:log-stream:{stream}",
+        ),
+    ):
+        code, message = refusal(call)
+        assert code == "AccessDeniedException"
+        assert f"on resource: {resource}" in message
