@@ -289,8 +289,8 @@ async def test_no_reply_is_made_for_a_client_that_does_not_read() -> None:
         assert seen.count(b"greedy") == 5
 
 
-@pytest.mark.parametrize("before", [b"", request(b"good")], ids=["at once", "behind a good request"])
-async def test_headers_without_end_are_neither_parsed_nor_kept(gateway: Gateway, before: bytes) -> None:
+@pytest.mark.parametrize("pipelined", [False, True], ids=["at once", "behind a good request"])
+async def test_headers_without_end_are_neither_parsed_nor_kept(gateway: Gateway, pipelined: bool) -> None:
     """However many of them come in one read, and although the connection lingers."""
     await gateway.echo()
     lines = b"".join(b"%d:\r\n" % number for number in range(10_000, 50_000))
@@ -299,7 +299,7 @@ async def test_headers_without_end_are_neither_parsed_nor_kept(gateway: Gateway,
     tracemalloc.start()
     try:
         client.send(before + b"POST / HTTP/1.1\r\nHost: a\r\n" + lines)
-        if before:
+        if pipelined:
             assert (await client.reply()).body == b"good"
         reply = await client.reply()
         assert reply.status == 400
