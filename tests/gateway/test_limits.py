@@ -298,6 +298,7 @@ async def test_headers_without_end_are_neither_parsed_nor_kept(gateway: Gateway,
     await client.call(HEALTH)
     tracemalloc.start()
     try:
+        before = request(b"good") if pipelined else b""
         client.send(before + b"POST / HTTP/1.1\r\nHost: a\r\n" + lines)
         if pipelined:
             assert (await client.reply()).body == b"good"
