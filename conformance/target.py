@@ -56,6 +56,7 @@ def own_server(images: Mapping[str, Sequence[str]] | None = None) -> Iterator[En
                     "CONFORMANCE_TEXT_ENDPOINT": "conformance-text",
                     "CONFORMANCE_BUCKET": _BUCKET,
                     "CONFORMANCE_ROLE": ROLE,
+                    "CONFORMANCE_IMAGES": "1",
                     "CONFORMANCE_FAILING_URL": failing,
                     "CONFORMANCE_FAILING_CONTROL": control,
                 }

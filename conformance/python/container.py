@@ -15,10 +15,13 @@ from report import check, equal, failure, required, run
 IMAGE = sys.argv[1]
 NAME = f"container-{unique()[:8]}"
 GROUP = f"/aws/sagemaker/Endpoints/{NAME}"
+KNOWN = "CONFORMANCE_IMAGES"
+"""Set where the server knows the images."""
 sagemaker, runtime, logs = (boto3.client(name) for name in ("sagemaker", "sagemaker-runtime", "logs"))
 
 
 def deploy() -> None:
+    required(KNOWN)
     sagemaker.create_model(
         ModelName=NAME,
         ExecutionRoleArn=required("CONFORMANCE_ROLE"),
@@ -34,6 +37,7 @@ def deploy() -> None:
 
 
 def call(body: bytes, **members: Any) -> Any:
+    required(KNOWN)
     return runtime.invoke_endpoint(
         EndpointName=NAME, Body=body, ContentType="application/octet-stream", **members
     )
@@ -54,12 +58,14 @@ def error() -> None:
 
 
 def its_logs() -> None:
+    required(KNOWN)
     pages = logs.get_paginator("filter_log_events").paginate(logGroupName=GROUP)
     messages = [event["message"] for page in pages for event in page["events"]]
     check(any("hello from the environment" in message for message in messages), messages[-5:])
 
 
 def delete() -> None:
+    required(KNOWN)
     sagemaker.delete_endpoint(EndpointName=NAME)
     waiter = sagemaker.get_waiter("endpoint_deleted")
     waiter.wait(EndpointName=NAME, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
