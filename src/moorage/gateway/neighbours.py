@@ -61,4 +61,5 @@ class PlainAdmission:
         try:
             await self._loop.connect_accepted_socket(self._connection, sock)
         except OSError:
+            sock.close()
             logger.debug("a connection ended before it was taken over", exc_info=True)

@@ -119,16 +119,19 @@ class GatewayServer:
         if self._internal is not None:
             ours = partial(ClientConnection, visitors=Visitors(0), **common)
             doors.append(await loop.create_server(ours, sock=self._internal, backlog=1024))
+        looking_after: asyncio.Task[None] | None = None
         if self._neighbours:
             door = doors[0]
             admit = door.admit if isinstance(door, TlsDoor) else PlainAdmission(connection, loop)
-            looking = Neighbours(self._neighbours, admit).look_after()
-            tasks.append(loop.create_task(looking, name="look after the neighbours"))
+            looking_after = loop.create_task(
+                Neighbours(self._neighbours, admit).look_after(), name="look after the neighbours"
+            )
+            tasks.append(looking_after)
         try:
             yield front
         finally:
-            if self._neighbours:
-                tasks[-1].cancel()
+            if looking_after is not None:
+                looking_after.cancel()
             for door in doors:
                 door.close()
             await self._drain()
