@@ -9,7 +9,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import bindparam, insert, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from moorage.resources import Model
 from moorage.storage import migrations, schema
@@ -141,3 +143,50 @@ async def test_readers_do_not_wait_for_a_writer(database_url: str) -> None:
         async with database.read() as reader:
             assert (await reader.execute(text("SELECT count(*) FROM secrets"))).scalar_one() == 1
     await database.close()
+
+
+async def test_rows_are_those_of_the_last_commit(database_url: str) -> None:
+    database = await open_database(database_url)
+    values = select(schema.secrets.c.value).where(schema.secrets.c.name == bindparam("name"))
+    change = insert(schema.secrets).values(name="new", value="here")
+    async with database.write() as connection:
+        await connection.execute(change)
+        assert await database.rows(values, name="new") == []
+    assert [row.value for row in await database.rows(values, name="new")] == ["here"]
+    await database.close()
+
+
+async def test_rows_are_only_read(sqlite_url: str) -> None:
+    database = await open_database(sqlite_url)
+    with pytest.raises(OperationalError, match="readonly"):
+        await database.rows(text("DELETE FROM secrets"))
+    await database.close()
+
+
+@pytest.mark.parametrize("trusted_seconds", [0.0, 3600.0])
+async def test_connections_that_the_server_has_closed_are_not_used_again(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, trusted_seconds: float
+) -> None:
+    monkeypatch.setattr("moorage.storage.database._TRUSTED_SECONDS", trusted_seconds)
+    database = await open_database(postgres_url)
+    async with database.read() as one, database.read() as other:
+        lost = [await _lost(connection) for connection in (one, other)]
+    killer = create_async_engine(postgres_url)
+    everyone = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    async with killer.connect() as connection:
+        await connection.execute(text(f"{everyone} AND pid <> pg_backend_pid()"))
+    await killer.dispose()
+    await asyncio.gather(*(each.wait() for each in lost))
+    async with database.read() as one, database.read():
+        assert (await one.execute(text("SELECT count(*) FROM secrets"))).scalar_one() == 1
+    assert len(await database.rows(select(schema.secrets))) == 1
+    await database.close()
+
+
+async def _lost(connection: AsyncConnection) -> asyncio.Event:
+    """Set when the server has closed the connection."""
+    lost = asyncio.Event()
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    driver.add_termination_listener(lambda _: lost.set())
+    return lost

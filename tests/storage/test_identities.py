@@ -248,6 +248,28 @@ async def test_managed_policies_are_attached_and_counted(store: IdentityStore) -
         await store.policy(ACCOUNT, made.arn)
 
 
+async def test_an_identitys_policies_have_the_names_that_the_snapshot_gives_them(
+    store: IdentityStore,
+) -> None:
+    ann, bob, made = user(path="/team/"), user("bob"), policy()
+    await store.create(ann)
+    await store.create(bob)
+    await store.create_policy(made)
+    assert await store.documents(ann) == {}
+    for arn in (made.arn, ADMIN):
+        await store.attach(User, ACCOUNT, ann.name, arn)
+    for name in ("b", "a"):
+        await store.put_inline_policy(User, ACCOUNT, ann.name, name, ALLOW)
+    await store.put_inline_policy(User, ACCOUNT, bob.name, "other", ALLOW)
+    found = await store.documents(ann)
+    assert list(found) == [made.arn, ADMIN, f"{ann.arn}/policy/a", f"{ann.arn}/policy/b"]
+    snapshot = await store.snapshot()
+    assert set(found) == set(snapshot["identities"][ann.arn]["policies"])
+    assert {name: json.loads(document) for name, document in found.items()} == {
+        name: snapshot["policies"][name] for name in found
+    }
+
+
 async def test_policies_have_names_and_an_account_of_their_own(store: IdentityStore) -> None:
     made = policy()
     await store.create_policy(made)

@@ -401,6 +401,18 @@ async def test_an_endpoint_has_one_policy_at_most(store: ResourceStore) -> None:
     assert await store.all_policies() == {}
 
 
+async def test_tags_and_policy_are_read_together(store: ResourceStore) -> None:
+    given = endpoint("Churn")
+    assert await store.tags_and_policy(given.arn) == (None, None)
+    await store.create(given, {"team": "red"})
+    assert await store.tags_and_policy(given.arn) == ({"team": "red"}, None)
+    await store.put_policy(given, "{}", ())
+    assert await store.tags_and_policy(given.arn) == ({"team": "red"}, "{}")
+    await store.create(model(), {})
+    assert await store.tags_and_policy(model().arn) == ({}, None)
+    assert await store.tags_and_policy(f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:app/none") == (None, None)
+
+
 @pytest.mark.parametrize("status", [DELETING, FAILED])
 async def test_statuses_in_which_an_endpoint_gets_no_policy(
     store: ResourceStore, status: EndpointStatus

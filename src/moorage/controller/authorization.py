@@ -11,7 +11,7 @@ from moorage.auth.access import compile_stored
 from moorage.auth.authorizer import account_of
 from moorage.auth.policy import Context, Policy, PolicyKind
 from moorage.resources import ResourceKind, arn
-from moorage.storage.base import ResourceStore
+from moorage.storage.base import ResourceStore, Tags
 
 Params = Mapping[str, Any]
 
@@ -77,10 +77,13 @@ async def needs(
         ]
     found = []
     for each in arns:
+        tags, document = await store.tags_and_policy(each)
         context = asked
         if account_of(each) == caller_account_id:
-            context = {**asked, **await _resource_context(each, store)}
-        policy = await _policy(each, store) if _may_have_say(operation, each, account_id) else None
+            context = {**asked, **_resource_context(tags or {})}
+        policy = None
+        if document is not None and _may_have_say(operation, each, account_id):
+            policy = compile_stored(document, name=each, kind=PolicyKind.RESOURCE)
         found.append(Need(action, each, context, policy))
     return found
 
@@ -88,13 +91,6 @@ async def needs(
 def _may_have_say(operation: str, resource_arn: str, account_id: str) -> bool:
     """A policy has none in what is done to itself, so that nobody can lock the account out of its endpoint."""
     return operation not in _ON_POLICIES and account_of(resource_arn) == account_id
-
-
-async def _policy(resource_arn: str, store: ResourceStore) -> Policy | None:
-    document = await store.get_policy(resource_arn)
-    if document is None:
-        return None
-    return compile_stored(document, name=resource_arn, kind=PolicyKind.RESOURCE)
 
 
 def _request_context(params: Params) -> dict[str, str | tuple[str, ...]]:
@@ -108,6 +104,5 @@ def _request_context(params: Params) -> dict[str, str | tuple[str, ...]]:
     return context
 
 
-async def _resource_context(resource_arn: str, store: ResourceStore) -> dict[str, str]:
-    tags = await store.get_tags(resource_arn) or {}
+def _resource_context(tags: Tags) -> dict[str, str]:
     return {f"aws:ResourceTag/{key}": value for key, value in tags.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from moorage.auth import policy
 from moorage.auth.identities import Identity, Role, User
@@ -102,8 +103,7 @@ class Permissions:
     async def _policies(self, identity: Identity | None) -> list[policy.Policy]:
         if identity is None:
             return []
-        documents = await self._store.documents(type(identity), identity.account_id, identity.name)
-        return compiled(documents)
+        return compiled(await self._store.documents(identity))
 
     async def _session_policies(self, requester: Requester) -> list[policy.Policy] | None:
         if requester.session_policy is None and not requester.session_policy_arns:
@@ -125,10 +125,12 @@ def _unknown() -> UnrecognizedClientException:
 
 def compiled(documents: Mapping[str, str]) -> list[policy.Policy]:
     """Identity-based policies that were checked when they were stored."""
-    return [
-        policy.compile_policy(document, name=name, kind=PolicyKind.IDENTITY)
-        for name, document in documents.items()
-    ]
+    return [_compiled(document, name) for name, document in documents.items()]
+
+
+@lru_cache(maxsize=256)
+def _compiled(document: str, name: str) -> policy.Policy:
+    return policy.compile_policy(document, name=name, kind=PolicyKind.IDENTITY)
 
 
 def caller(requester: Requester, identity: Identity | None) -> policy.Caller:

@@ -116,5 +116,8 @@ class ResourceStore(Protocol):
     async def get_policy(self, arn: str) -> str | None:
         """The policy of the endpoint with this ARN."""
 
+    async def tags_and_policy(self, arn: str) -> tuple[Tags | None, str | None]:
+        """What `get_tags` and `get_policy` give, at one moment."""
+
     async def all_policies(self) -> Mapping[str, str]:
         """The policies of the endpoints of all accounts, by ARN."""

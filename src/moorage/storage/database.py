@@ -7,26 +7,32 @@ this process queue for it in memory, where waiting is fair and costs no polling.
 
 import asyncio
 import json
+import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event, inspect, select, text
+from sqlalchemy import Connection, Executable, Row, event, inspect, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from moorage.storage import migrations, schema
+from moorage.storage.point_reads import PointReads, PostgresPointReads, SqlitePointReads
 
 _MIGRATION_LOCK = 0x6D6F6F72
 """The advisory lock that keeps two controllers from migrating one PostgreSQL database at once."""
 
 _BUSY_TIMEOUT_MS = 30_000
 _WAL_ATTEMPTS = 200
+_TRUSTED_SECONDS = 5.0
+"""How long after its last use a connection to PostgreSQL is used again without being tried first."""
 _WRITE = "moorage_write"
+_TRUSTED_UNTIL = "moorage_trusted_until"
 
 
 class SchemaError(Exception):
@@ -34,15 +40,20 @@ class SchemaError(Exception):
 
 
 class Database:
-    """A pool of connections. `read` and `write` give one with a transaction that ends with the block."""
+    """A pool of connections. `read` and `write` give one with a transaction that ends with the block; for `rows`, of
+    the control plane's reads, see `moorage.storage.point_reads`."""
 
     def __init__(self, engine: AsyncEngine, *, page_token_key: bytes) -> None:
         self.engine = engine
         self.page_token_key = page_token_key
         self._writer = engine.execution_options(**{_WRITE: True})
-        self._turn: AbstractAsyncContextManager[Any] = (
-            asyncio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
-        )
+        self._turn: AbstractAsyncContextManager[Any] = nullcontext()
+        self._point_reads: PointReads
+        if engine.dialect.name == "sqlite":
+            self._turn = asyncio.Lock()
+            self._point_reads = SqlitePointReads(engine.url, json_serializer=to_json)
+        else:
+            self._point_reads = PostgresPointReads(engine)
 
     def __repr__(self) -> str:
         return f"<Database {self.engine.url!r}>"
@@ -52,6 +63,10 @@ class Database:
         async with self.engine.connect() as connection:
             yield connection
 
+    async def rows(self, statement: Executable, **parameters: Any) -> Sequence[Row[Any]]:
+        """All that a statement finds, which is not much and which an index leads to."""
+        return await self._point_reads.rows(statement, parameters)
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Committed, durably, when the block ends; undone when it raises."""
@@ -59,6 +74,7 @@ class Database:
             yield connection
 
     async def close(self) -> None:
+        self._point_reads.close()
         await self.engine.dispose()
 
 
@@ -86,8 +102,26 @@ def _create_engine(url: str) -> AsyncEngine:
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
-    # A connection that the server has closed meanwhile is noticed before it is used.
-    return create_async_engine(url, pool_pre_ping=True, **options)
+    engine = create_async_engine(url, **options)
+    event.listen(engine.sync_engine, "checkin", _note_use)
+    event.listen(engine.sync_engine, "checkout", _refuse_if_lost)
+    return engine
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info[_TRUSTED_UNTIL] = time.monotonic() + _TRUSTED_SECONDS
+
+
+def _refuse_if_lost(connection: Any, record: Any, _proxy: Any) -> None:
+    """A connection that the server has closed is noticed before it is used, and another one made. To ask the server
+    each time, as the pool's own ping does, takes longer than most statements."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("the server has closed the connection")
+    if time.monotonic() >= record.info.get(_TRUSTED_UNTIL, math.inf):
+        try:
+            connection.ping()
+        except connection.dbapi.Error as error:
+            raise DisconnectionError("the connection is lost") from error
 
 
 def to_json(value: object) -> str:

@@ -6,12 +6,27 @@ what is checked (a name that is free, a key too many, a policy still attached) i
 
 import dataclasses
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, RowMapping, Table, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    RowMapping,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,6 +58,33 @@ from moorage.storage.schema import (
 MOST_ATTACHMENTS = 10
 
 I = TypeVar("I", bound=Identity)  # noqa: E741 - as the values are called
+
+_BY_NAME = select(identities).where(
+    identities.c.account_id == bindparam("account_id"),
+    identities.c.kind == bindparam("kind"),
+    identities.c.name == bindparam("name"),
+)
+_DOCUMENTS = union_all(
+    select(
+        literal_column("1").label("attached"),
+        attachments.c.policy_arn.label("name"),
+        managed_policies.c.document,
+    )
+    .select_from(
+        attachments.outerjoin(
+            managed_policies,
+            and_(
+                managed_policies.c.arn == attachments.c.policy_arn,
+                managed_policies.c.account_id == bindparam("account_id"),
+            ),
+        )
+    )
+    .where(attachments.c.identity_id == bindparam("identity_id")),
+    select(literal_column("0"), inline_policies.c.name, inline_policies.c.document).where(
+        inline_policies.c.identity_id == bindparam("identity_id")
+    ),
+)
+"""An identity's policies, of which those of AWS have no document here."""
 
 
 class NewAccessKey(NamedTuple):
@@ -114,8 +156,8 @@ class IdentityStore:
             await connection.execute(insert(identities).values(**_columns(identity), kind=identity.kind))
 
     async def get(self, kind: type[I], account_id: str, name: str) -> I:
-        async with self._database.read() as connection:
-            return await _get(connection, kind, account_id, name)
+        rows = await self._database.rows(_BY_NAME, account_id=account_id, kind=kind.kind, name=name)
+        return _found(kind, name, rows)
 
     async def find(self, kind: type[I], account_id: str, *, path_prefix: str = "/") -> list[I]:
         """By name."""
@@ -338,16 +380,21 @@ class IdentityStore:
             identity = await _get(connection, kind, account_id, name)
             return await _attached(connection, identity)
 
-    async def documents(self, kind: type[I], account_id: str, name: str) -> dict[str, str]:
-        """All policies that the identity has, attached and inline, by the names that `snapshot` gives them."""
-        async with self._database.read() as connection:
-            identity = await _get(connection, kind, account_id, name)
-            managed = {
-                arn: (await _policy(connection, account_id, arn)).document
-                for arn in await _attached(connection, identity)
-            }
-        inline = await self.inline_policies(kind, account_id, name)
-        return managed | {inline_name(identity.arn, own): document for own, document in inline.items()}
+    async def documents(self, identity: Identity) -> dict[str, str]:
+        """All policies that an identity has, attached and inline, by the names that `snapshot` gives them."""
+        rows = await self._database.rows(
+            _DOCUMENTS, account_id=identity.account_id, identity_id=identity.identity_id
+        )
+        managed = {row.name: row.document for row in rows if row.attached}
+        for arn in managed.keys() & AWS_MANAGED.keys():
+            managed[arn] = AWS_MANAGED[arn].document
+        missing = [arn for arn, document in managed.items() if document is None]
+        if missing:
+            raise _no_such_policy(missing[0])
+        inline = {row.name: row.document for row in rows if not row.attached}
+        return {arn: managed[arn] for arn in sorted(managed)} | {
+            inline_name(identity.arn, own): inline[own] for own in sorted(inline)
+        }
 
     # --- All of it ---------------------------------------------------------------------------------------
 
@@ -434,14 +481,14 @@ async def _check_name_free(connection: AsyncConnection, identity: Identity) -> N
 
 
 async def _get(connection: AsyncConnection, kind: type[I], account_id: str, name: str) -> I:
-    columns = identities.c
-    query = select(identities).where(
-        columns.account_id == account_id, columns.kind == kind.kind, columns.name == name
-    )
-    row = (await connection.execute(query)).mappings().one_or_none()
-    if row is None:
+    parameters = {"account_id": account_id, "kind": kind.kind, "name": name}
+    return _found(kind, name, (await connection.execute(_BY_NAME, parameters)).all())
+
+
+def _found(kind: type[I], name: str, rows: Sequence[Row[Any]]) -> I:
+    if not rows:
         raise NoSuchEntity(f"The {kind.kind} with name {name} cannot be found.")
-    return _identity(kind, row)
+    return _identity(kind, rows[0]._mapping)
 
 
 async def _user_id(connection: AsyncConnection, account_id: str, user_name: str | None) -> str | None:

@@ -108,6 +108,9 @@ class MemoryResourceStore:
     async def get_policy(self, arn: str) -> str | None:
         return self._policies.get(arn)
 
+    async def tags_and_policy(self, arn: str) -> tuple[Tags | None, str | None]:
+        return await self.get_tags(arn), await self.get_policy(arn)
+
     async def all_policies(self) -> Mapping[str, str]:
         return dict(self._policies)
 

@@ -1,16 +1,18 @@
 """The store on SQL."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     RowMapping,
     Select,
     Table,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -61,23 +63,25 @@ class SqlResourceStore:
         return True
 
     async def get(self, kind: type[R], account_id: str, name: str) -> R | None:
-        table = _TABLES[kind]
-        query = _select(kind).where(table.c.account_id == account_id, table.c.name == name)
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else _resource(kind, row)
+        rows = await self._database.rows(_BY_NAME[kind], account_id=account_id, name=name)
+        return _resource(kind, rows[0]._mapping) if rows else None
 
     async def page(self, kind: type[R], account_id: str, query: ListQuery) -> Page[R]:
         key = self._database.page_token_key
         after = page_token.decode(key, kind, account_id, query)
-        statement = _page_statement(kind, account_id, query, after)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(statement)).mappings().all()
-        items = tuple(_resource(kind, row) for row in rows[: query.max_results])
+        rows = await self._rows(_page_statement(kind, account_id, query, after), quick=_is_indexed(query))
+        items = tuple(_resource(kind, row._mapping) for row in rows[: query.max_results])
         if len(rows) <= query.max_results:
             return Page(items=items, next_token=None)
         last = (_sort_key(items[-1], query), items[-1].name)
         return Page(items=items, next_token=page_token.encode(key, kind, account_id, query, last))
+
+    async def _rows(self, statement: Select[Any], *, quick: bool) -> Sequence[Row[Any]]:
+        if quick:
+            return await self._database.rows(statement)
+        async with self._database.read() as connection:
+            rows: Sequence[Row[Any]] = (await connection.execute(statement)).all()
+        return rows
 
     async def all_endpoints(self) -> tuple[Endpoint, ...]:
         async with self._database.read() as connection:
@@ -92,10 +96,8 @@ class SqlResourceStore:
         return {(row.account_id, EndpointStatus(row.status)): row.number for row in rows}
 
     async def endpoint_of(self, arn: str) -> Endpoint | None:
-        query = _select(Endpoint).where(schema.endpoints.c.arn == arn)
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else _resource(Endpoint, row)
+        rows = await self._database.rows(_BY_ARN, arn=arn)
+        return _resource(Endpoint, rows[0]._mapping) if rows else None
 
     async def delete(self, resource: Resource) -> bool:
         table = _TABLES[type(resource)]
@@ -126,11 +128,7 @@ class SqlResourceStore:
         return None if row is None else _resource(Endpoint, row)
 
     async def get_tags(self, arn: str) -> Tags | None:
-        table = _table_of_arn(arn)
-        if table is None:
-            return None
-        async with self._database.read() as connection:
-            return await _tags(connection, select(table.c.tags).where(table.c.arn == arn))
+        return (await self.tags_and_policy(arn))[0]
 
     async def update_tags(self, arn: str, change: Callable[[Tags], Tags]) -> Tags | None:
         table = _table_of_arn(arn)
@@ -164,10 +162,12 @@ class SqlResourceStore:
         self._on_policies_change()
 
     async def get_policy(self, arn: str) -> str | None:
-        query = select(_POLICIES.c.document).where(_POLICIES.c.arn == arn)
-        async with self._database.read() as connection:
-            document: str | None = await connection.scalar(query)
-        return document
+        return (await self.tags_and_policy(arn))[1]
+
+    async def tags_and_policy(self, arn: str) -> tuple[Tags | None, str | None]:
+        table = _table_of_arn(arn)
+        rows = () if table is None else await self._database.rows(_TAGS_AND_POLICY[table.name], arn=arn)
+        return (rows[0].tags, rows[0].document) if rows else (None, None)
 
     async def all_policies(self) -> Mapping[str, str]:
         async with self._database.read() as connection:
@@ -209,6 +209,21 @@ def _select(kind: type[Any]) -> Select[Any]:
     return select(*_columns(kind))
 
 
+_BY_NAME = {
+    kind: _select(kind).where(
+        table.c.account_id == bindparam("account_id"), table.c.name == bindparam("name")
+    )
+    for kind, table in _TABLES.items()
+}
+_BY_ARN = _select(Endpoint).where(schema.endpoints.c.arn == bindparam("arn"))
+_TAGS_AND_POLICY = {
+    table.name: select(table.c.tags, _POLICIES.c.document)
+    .select_from(table.outerjoin(_POLICIES, _POLICIES.c.arn == table.c.arn))
+    .where(table.c.arn == bindparam("arn"))
+    for table in _TABLES.values()
+}
+
+
 def _resource(kind: type[R], row: RowMapping) -> R:
     values: dict[str, Any] = dict(row)
     if "status" in values:
@@ -233,6 +248,15 @@ def _page_statement(
             statement = statement.where(or_(column > value, and_(column == value, table.c.name > name)))
     order = [key.desc() if descending else key.asc() for key in (column, table.c.name)]
     return statement.order_by(*order).limit(query.max_results + 1)
+
+
+def _is_indexed(query: ListQuery) -> bool:
+    """Whether the first rows of an index are the page; otherwise all of the account's are looked at, or sorted."""
+    unfiltered = ListQuery(**{name: getattr(query, name) for name in _OF_EVERY_PAGE})
+    return query == unfiltered and query.sort_by != "Status"
+
+
+_OF_EVERY_PAGE = ("sort_by", "sort_order", "max_results", "next_token")
 
 
 def _filters(table: Table, query: ListQuery) -> list[ColumnElement[bool]]:

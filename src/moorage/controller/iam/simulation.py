@@ -61,7 +61,7 @@ async def simulate_principal_policy(call: Call, members: Members) -> Output:
         found = await call.identity(Role, {"RoleName": name})
     if found.arn != arn:
         raise NoSuchEntity(f"The entity {arn} cannot be found.")
-    own = await call.store.documents(type(found), call.account_id, found.name)
+    own = await call.store.documents(found)
     caller = _caller(members.get("CallerArn", found.arn), found)
     origins = {name: _origin(found, name, document) for name, document in own.items()}
     return _simulate(_scene(call, members, caller, compiled(own), origins), members)
