@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from moorage.heads import KnownHead, learn
 from moorage.turns import Turns
 
 Connector = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[object]]
@@ -23,6 +24,9 @@ Connector = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]]
 
 _NOTHING = memoryview(b"")
 _MOST_IDLE = 1024
+_MOST_UNLIKE = 16
+"""So many replies are kept to compare the next with, before it is taken that none are alike."""
+
 _LONGEST_HEAD = 256 * 1024
 _PIECE = 64 * 1024
 _PIECE_OF_CHUNKS = 32 * 1024
@@ -152,12 +156,17 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        begins = not self._replying
         self._replying = True
         if self._exchange is None:
             self._transport.abort()  # it speaks unasked
-            return
-        if len(data) > _PIECE_OF_CHUNKS:
+        elif len(data) > _PIECE_OF_CHUNKS:
             self._take_in_turns(data)
+        elif begins:
+            known = self._pool.known_reply
+            if known is None or not self._take_known(known, data):
+                self._take(data)
+                self._learn(data)
         else:
             self._take(data)
 
@@ -185,6 +194,32 @@ class UpstreamConnection(asyncio.Protocol):
         piece, self._untaken = self._untaken[:size], self._untaken[size:]
         if piece:
             self._take(piece)
+
+    def _take_known(self, known: "KnownReply", data: bytes) -> bool:
+        """Whether this is one whole reply like one before. If so it is passed on, as by the parser's events."""
+        headers = known.head.read(data)
+        if headers is None or self.without_body or self._exchange is None:
+            return False
+        self._pool.unlike = 0
+        self._head_complete = True
+        try:
+            self._exchange.reply_head(known.status, headers)
+            if self._exchange is not None:
+                self._exchange.reply_data(data[known.head.body_at :])
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._finish(reusable=True)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """The parser has taken this in: the next reply may be like it."""
+        pool = self._pool
+        whole = self._exchange is None and not self._transport.is_closing() and not self.without_body
+        if whole and pool.unlike < _MOST_UNLIKE:
+            pool.unlike += 1
+            head = learn(data, self._headers)
+            pool.known_reply = None if head is None else KnownReply(head, self._parser.get_status_code())
 
     def _take(self, data: bytes | memoryview) -> None:
         try:
@@ -306,6 +341,16 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.reply_broken(untouched=untouched, reason=reason)
 
 
+class KnownReply:
+    """What the replies with one `KnownHead` have in common."""
+
+    __slots__ = ("head", "status")
+
+    def __init__(self, head: KnownHead, status: int) -> None:
+        self.head = head
+        self.status = status
+
+
 class Pool:
     """Connections to one place, the latest used first. Taking and giving back are O(1)."""
 
@@ -317,7 +362,9 @@ class Pool:
         "_idle_seconds",
         "_loop",
         "_timeout_seconds",
+        "known_reply",
         "turns",
+        "unlike",
     )
 
     def __init__(
@@ -331,6 +378,9 @@ class Pool:
     ) -> None:
         self.turns = turns or Turns(loop)
         """In which large replies are taken in."""
+        self.known_reply: KnownReply | None = None
+        self.unlike = 0
+        """How many replies in a row were not like one before."""
         self._connect = connect
         self._loop = loop
         self._timeout_seconds = timeout_seconds

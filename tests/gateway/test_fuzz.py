@@ -158,9 +158,11 @@ def test_any_request_bytes(running: Running, capsys: pytest.CaptureFixture[str])
     running.run(gateway.echo())
     tried = 0
 
-    def attempt(raw: bytes, cuts: list[int], half_close: bool) -> None:
+    def attempt(raw: bytes, cuts: list[int], half_close: bool, known: bool) -> None:
         async def step() -> None:
             client = await gateway.connect()
+            if known:  # then what comes next is compared with this
+                assert (await client.call(request(b"first"))).body == b"first"
             start = 0
             for cut in [*sorted(cuts), len(raw)]:
                 client.send(raw[start:cut])
@@ -181,7 +183,7 @@ def test_any_request_bytes(running: Running, capsys: pytest.CaptureFixture[str])
     def round_of_attempts(number: int) -> int:
         """Memory that the gateway's own code holds after it, in bytes."""
         cuts = st.lists(st.integers(1, 4000), max_size=3)
-        seed(number)(SHORT(given(requests(), cuts, st.booleans())(attempt)))()
+        seed(number)(SHORT(given(requests(), cuts, st.booleans(), st.booleans())(attempt)))()
         return held_by_the_gateway()
 
     first = int(os.environ.get("MOORAGE_FUZZ_SEED", random.getrandbits(32)))

@@ -71,6 +71,10 @@ class Access:
         self._know(session)
         return session
 
+    def is_allowed(self, key: AccessKey, action: str, resource: str) -> bool:
+        """Whether it has been decided already that the owner of the key may do this. If not, `authorize` decides."""
+        return self._authorizer.is_allowed(key.access_key_id, action, resource)
+
     def authorize(self, key: AccessKey, action: str, resource: str, context: ContextFactory) -> None:
         """Return if the owner of the key may do this.
 

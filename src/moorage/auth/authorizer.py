@@ -62,6 +62,11 @@ class Authorizer:
         """Know these no more."""
         self._state.forget(caller_keys)
 
+    def is_allowed(self, caller_key: str, action: str, resource: str) -> bool:
+        """Whether a decision is kept that allows it."""
+        known = self._state.decisions.get((caller_key, action, resource))
+        return known is not None and known.allowed
+
     def decide(
         self, caller_key: str, action: str, resource: str, context_factory: ContextFactory
     ) -> Decision:

@@ -1,7 +1,6 @@
 """When a request was signed: how clients write it, and what they are told when that is too long ago or to come."""
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -31,7 +30,7 @@ def parse_date(date: bytes) -> float:
         ) from None
 
 
-def iso_date(headers: Mapping[bytes, bytes]) -> bytes | None:
+def iso_date(headers: dict[bytes, bytes]) -> bytes | None:
     """The header `Date`, which may stand in for `X-Amz-Date`, as the timestamp that was signed with it."""
     date = headers.get(b"date")
     if not date:

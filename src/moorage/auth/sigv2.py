@@ -104,7 +104,7 @@ def parse(target: bytes) -> PresignedV2:
 
 
 def string_to_sign(
-    method: bytes, target: bytes, headers: Mapping[bytes, bytes], presigned: PresignedV2
+    method: bytes, target: bytes, headers: dict[bytes, bytes], presigned: PresignedV2
 ) -> bytes:
     """What the signature is over: method, body's type, expiry, each `x-amz-` header or parameter, the resource."""
     parameters = presigned.parameters

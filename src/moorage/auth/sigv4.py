@@ -16,7 +16,6 @@ Sources: botocore's signer (`botocore.auth`); the public test suite that botocor
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -247,13 +246,14 @@ class CanonicalForm:
         self._format = b"\n".join((b"%b\n%b\n%b", *values, b"", b";".join(names), b"%b"))
 
     def fill(
-        self, method: bytes, path: bytes, query: bytes, headers: Mapping[bytes, bytes], payload_hash: bytes
+        self, method: bytes, path: bytes, query: bytes, headers: dict[bytes, bytes], payload_hash: bytes
     ) -> bytes:
         """The canonical request. `path` and `query` are canonical; `headers` has lower-case names, and the values of
         a repeated header joined by commas. A signed header that is absent counts as empty, and so fails."""
         values = [method, path, query]
         for name in self.names:
-            values.append(b" ".join(headers.get(name, b"").split()))
+            words = headers.get(name, b"").split()
+            values.append(words[0] if len(words) == 1 else b" ".join(words))
         values.append(payload_hash)
         return self._format % tuple(values)
 

@@ -15,7 +15,7 @@ import hmac
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from moorage.auth import signing_time, sigv2, sigv4
@@ -136,7 +136,7 @@ class Verifier:
         """Ask for every key anew, and open every session anew: some may have been revoked."""
         self._signers = {}
 
-    def claim(self, headers: Mapping[bytes, bytes], target: bytes = b"", secure: bool = False) -> Claim:
+    def claim(self, headers: dict[bytes, bytes], target: bytes = b"", secure: bool = False) -> Claim:
         """Judge a request's head. `secure` is whether it came by TLS.
 
         Raises:
@@ -175,7 +175,7 @@ class Verifier:
         return Claim(signed_by, signature, date, payload_hash)
 
     def _claim_anew(
-        self, headers: Mapping[bytes, bytes], header: bytes, date: bytes | None, *, secure: bool
+        self, headers: dict[bytes, bytes], header: bytes, date: bytes | None, *, secure: bool
     ) -> Claim:
         authorization = sigv4.parse_authorization(header, has_date=date is not None)
         assert date is not None
@@ -190,7 +190,7 @@ class Verifier:
         return Claim(signed_by, signature, date, payload_hash, unseen=common if signature == last else None)
 
     def _claim_presigned(
-        self, headers: Mapping[bytes, bytes], target: bytes, header: bytes | None, *, secure: bool
+        self, headers: dict[bytes, bytes], target: bytes, header: bytes | None, *, secure: bool
     ) -> Claim:
         """A presigned request comes from whoever was given the URL, a few times at most: nothing is remembered."""
         if header:
@@ -216,7 +216,7 @@ class Verifier:
     def _judge(
         self,
         authorization: sigv4.Authorization,
-        headers: Mapping[bytes, bytes],
+        headers: dict[bytes, bytes],
         date: bytes,
         token: bytes | None,
         skew_seconds: int,
@@ -285,7 +285,7 @@ class Verifier:
         return key
 
     def verify(
-        self, claim: Claim, method: bytes, target: bytes, headers: Mapping[bytes, bytes], body_hash: str
+        self, claim: Claim, method: bytes, target: bytes, headers: dict[bytes, bytes], body_hash: str
     ) -> AccessKey:
         """Compare the signature. `body_hash` is the hex SHA-256 of the body as it arrived; it counts when the
         client declared none, and must agree when the client declared one.
@@ -335,7 +335,7 @@ class Verifier:
             self._signers[claim.unseen] = signed_by
         return signed_by.key
 
-    def verify_presigned_v2(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> AccessKey:
+    def verify_presigned_v2(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> AccessKey:
         """Who presigned this request to S3 in signature version 2; its signature says nothing of the body.
 
         Raises:
@@ -477,7 +477,7 @@ def is_real_hash(payload_hash: bytes) -> bool:
     return len(payload_hash) == _SIGNATURE_LENGTH
 
 
-def _check_all_signed(headers: Mapping[bytes, bytes], signed: tuple[bytes, ...]) -> None:
+def _check_all_signed(headers: dict[bytes, bytes], signed: tuple[bytes, ...]) -> None:
     """S3 takes no header of its own that was not signed: any of them can change what the request does."""
     names = [name.decode("latin-1") for name in headers if name.startswith(b"x-amz-") and name not in signed]
     if names:

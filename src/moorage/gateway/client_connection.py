@@ -35,7 +35,8 @@ from moorage.errors import (
     ServiceUnavailable,
 )
 from moorage.gateway import http
-from moorage.gateway.request import DONE, Front, Refused, Request
+from moorage.gateway.request import DONE, Front, KnownRequest, Refused, Request
+from moorage.heads import decimal, learn
 from moorage.turns import Turns
 
 LINGER_SECONDS = 3.0
@@ -43,6 +44,9 @@ _SMALL = 64 * 1024
 _PIECE_OF_HEAD = 8 * 1024
 _PIECE_OF_BODY = 64 * 1024
 """How much is parsed before a look at what it has come to."""
+
+_MOST_UNLIKE = 16
+"""So many of a connection's requests are kept to compare the next with, before it is taken that none are alike."""
 
 _NEVER_REPEATED = frozenset((b"host", b"authorization", b"content-length", b"x-amz-date"))
 logger = logging.getLogger(__name__)
@@ -71,6 +75,7 @@ class ClientConnection(asyncio.Protocol):
         "_giving_way",
         "_head_bytes",
         "_headers",
+        "_known",
         "_loop",
         "_opening",
         "_parser",
@@ -81,6 +86,7 @@ class ClientConnection(asyncio.Protocol):
         "_settings",
         "_transport",
         "_turns",
+        "_unlike",
         "_unsent_bytes",
         "_visitors",
         "_waiting",
@@ -134,6 +140,8 @@ class ClientConnection(asyncio.Protocol):
         self._received_at = 0.0  # when what is being read came
         self._head_bytes = 0  # since the last head or piece of body: of a head, or of trailers
         self._headers: dict[bytes, bytes] | None = None  # of the head being parsed
+        self._known: KnownRequest | None = None
+        self._unlike = 0  # how many requests in a row were not like one before
         self._repeated_headers = 0
         self._body_held = False
         self._giving_way = False
@@ -167,6 +175,9 @@ class ClientConnection(asyncio.Protocol):
             return  # lingering: answered already, the rest is dropped
         reading = self._reading
         self._received_at = now = monotonic()  # the loop's own time has milliseconds only
+        between_requests = self._active is None and reading is None and not self._head_bytes
+        if between_requests and self._known is not None and self._take_known(self._known, data):
+            return
         if self._active is None or self._active is reading:
             settings = self._settings
             if reading is not None and reading.head_complete:
@@ -187,6 +198,41 @@ class ClientConnection(asyncio.Protocol):
         else:
             if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
                 self._malformed(self._too_large())
+            elif between_requests and self._unlike < _MOST_UNLIKE:
+                self._learn(data)
+
+    def _take_known(self, known: KnownRequest, data: bytes) -> bool:
+        """Whether this is one whole request like that before. If so it is begun, as by the parser's events."""
+        head = known.head
+        headers = head.read(data)
+        if headers is None or head.body_at > self._settings.max_header_bytes:
+            return False
+        self._unlike = 0
+        request = Request(self)
+        request.known = known
+        request.method = known.method
+        request.target = known.target
+        request.headers = headers
+        request.head_complete = True
+        request.body_complete = True
+        request.received_at = self._received_at
+        self.deadline = math.inf
+        self._begin(request)
+        if not request.replied:
+            try:
+                request.call.data(data[head.body_at :])
+            except Exception as error:
+                self._refuse(request, error)
+            self._end(request)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """The parser has taken this in: the next request may be like it."""
+        request = self._active
+        if request is not None and request.body_complete and request.keep_alive and not self._waiting:
+            self._unlike += 1
+            head = learn(data, request.headers)
+            self._known = None if head is None else KnownRequest(head, request)
 
     def _feed_in_pieces(self, data: memoryview) -> None:
         """One read can hold many thousand headers, which would keep everyone else waiting, and memory, before anybody
@@ -417,11 +463,11 @@ class ClientConnection(asyncio.Protocol):
             self.send_head(request, status, lines)
             self.finish(request)
             return
-        head = b"%bx-amzn-RequestId: %b\r\n%bContent-Length: %d\r\n%b\r\n" % (
+        head = b"%bx-amzn-RequestId: %b\r\n%bContent-Length: %b\r\n%b\r\n" % (
             self._opening(status),
             request.request_id,
             lines,
-            len(body),
+            decimal(len(body)),
             b"" if self._will_keep_alive(request) else b"Connection: close\r\n",
         )
         if len(body) <= _SMALL:

@@ -151,7 +151,7 @@ class InvocationCall(Call):
         limits = self._front.limits
         if limits is not None:
             limits.admit(request, key)
-        self._invocation = invocation = wire.parse(self.operation, self._raw_name, request.headers)
+        self._invocation = invocation = parse_invocation(self.operation, self._raw_name, request)
         self._front.authorize_invocation(request, key, "sagemaker:InvokeEndpoint", invocation.endpoint_name)
         table = self._front.table
         route = table.find(key.account_id, invocation.endpoint_name)
@@ -410,6 +410,16 @@ class InvocationCall(Call):
             endpoint_name=self._route.name,
             container_hostname=self._variant.container_hostname,
         )
+
+
+def parse_invocation(operation: wire.Operation, raw_name: bytes, request: Request) -> wire.Invocation:
+    """What the request asks for. Raises `ValidationError`."""
+    known = request.known
+    if known is None:
+        return wire.parse(operation, raw_name, request.headers)
+    if known.invocation is None:
+        known.invocation = wire.parse(operation, raw_name, request.headers)
+    return known.invocation
 
 
 def route_by_arn(

@@ -139,6 +139,16 @@ class GatewayFront:
 
     def authorize(self, request: Request, key: AccessKey, action: str, resource: str) -> None:
         """Raises `AccessDeniedException` unless the owner of the key may do this."""
+        if not self.access.is_allowed(key, action, resource):
+            self._authorize(request, key, action, resource)
+
+    def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:
+        """The same for an endpoint: one of the key's own account by its name, or any by its ARN."""
+        self.authorize(
+            request, key, action, _endpoint_arn(self.settings.region, key.account_id, endpoint_name)
+        )
+
+    def _authorize(self, request: Request, key: AccessKey, action: str, resource: str) -> None:
         region = self.settings.region
         try:
             self.access.authorize(
@@ -147,12 +157,6 @@ class GatewayFront:
         except AccessDeniedException as error:
             self.refusals.of_caller(request, key, error, action=action, resource=resource)
             raise
-
-    def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:
-        """The same for an endpoint: one of the key's own account by its name, or any by its ARN."""
-        self.authorize(
-            request, key, action, _endpoint_arn(self.settings.region, key.account_id, endpoint_name)
-        )
 
     def pool_of(self, instance: Instance) -> Pool:
         pool = self._pools.get(instance)

@@ -24,6 +24,7 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
+_THREE_DIGITS = [b"%03x" % number for number in range(4096)]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TOO_MANY_CONNECTIONS = (
@@ -56,8 +57,10 @@ class ReplyOpening:
 def request_ids() -> Iterator[bytes]:
     """Request ids in the form of a UUID: a random part for this process, then a count. Unique, and cheap."""
     prefix = str(uuid.uuid4())[:24].encode()
-    for number in itertools.count(random.getrandbits(46)):
-        yield b"%b%012x" % (prefix, number)
+    for number in itertools.count(random.getrandbits(34)):
+        most = b"%b%09x" % (prefix, number)
+        for last in _THREE_DIGITS:
+            yield most + last
 
 
 def is_hop_by_hop(header: bytes) -> bool:

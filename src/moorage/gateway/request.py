@@ -7,6 +7,8 @@ answers does so through the request's own methods, and never sees the connection
 from typing import TYPE_CHECKING, Protocol
 
 from moorage.errors import ServiceError
+from moorage.heads import KnownHead
+from moorage.wire.invocation import Invocation
 
 if TYPE_CHECKING:
     from moorage.gateway.client_connection import ClientConnection
@@ -46,6 +48,19 @@ class Front(Protocol):
 DONE = Call()
 
 
+class KnownRequest:
+    """What the requests with one `KnownHead` have in common."""
+
+    __slots__ = ("head", "invocation", "method", "target")
+
+    def __init__(self, head: KnownHead, request: "Request") -> None:
+        self.head = head
+        self.method = request.method
+        self.target = request.target
+        self.invocation: Invocation | None = None
+        """What they ask for, once one of them has been found to be valid. It does not depend on what varies."""
+
+
 class Refused(Call):
     """The call of a request refused by its head: answered when its (short) body has passed, so that the connection
     can be kept."""
@@ -69,6 +84,7 @@ class Request:
         "head_complete",
         "headers",
         "keep_alive",
+        "known",
         "method",
         "parked",
         "received_at",
@@ -82,6 +98,8 @@ class Request:
 
     def __init__(self, connection: "ClientConnection") -> None:
         self._connection = connection
+        self.known: KnownRequest | None = None
+        """If its head is like one before."""
         self.method = b""
         self.target = b""
         self.headers: dict[bytes, bytes] = {}

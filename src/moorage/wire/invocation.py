@@ -7,16 +7,18 @@ member by member with the model of the installed botocore. Which header carries 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from moorage.errors import ValidationError
+from moorage.heads import decimal
 from moorage.resources import address_of
 from moorage.wire import validation
 
 _LONGEST_MESSAGE: Final = 2048
+_MOST_RENDERED: Final = 16
 _ASCII = r"\p{ASCII}*"
 _PRINTABLE = r"\A\S[\p{Print}]*\z"
 _NAME = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
@@ -210,6 +212,8 @@ class Invocation:
     operation: Operation
     endpoint_name: str
     members: dict[bytes, bytes]
+    rendered: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+    """Heads of requests to containers without their length, by path and host."""
 
     @property
     def target_variant(self) -> str | None:
@@ -220,7 +224,7 @@ class Invocation:
         return header in self.members
 
 
-def parse(operation: Operation, raw_endpoint_name: bytes, headers: Mapping[bytes, bytes]) -> Invocation:
+def parse(operation: Operation, raw_endpoint_name: bytes, headers: dict[bytes, bytes]) -> Invocation:
     """A request's endpoint name (still percent-encoded) and lower-cased headers → an `Invocation`.
 
     Raises:
@@ -253,16 +257,22 @@ def _endpoint_name(raw: bytes) -> str | None:
 
 def render_container_request(invocation: Invocation, *, path: bytes, host: bytes, length: int) -> bytes:
     """The head of the request to the container."""
-    lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
-    members = invocation.members
-    for header, name in _FORWARDED:
-        if header in members:
-            lines += (name, members[header], b"\r\n")
-    lines += (invocation.operation.forwarded_api, b"Content-Length: %d\r\n\r\n" % length)
-    return b"".join(lines)
+    rendered = invocation.rendered.get((path, host))
+    if rendered is None:
+        lines = [b"POST ", path, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
+        members = invocation.members
+        for header, name in _FORWARDED:
+            if header in members:
+                lines += (name, members[header], b"\r\n")
+        lines += (invocation.operation.forwarded_api, b"Content-Length: ")
+        rendered = b"".join(lines)
+        if len(invocation.rendered) >= _MOST_RENDERED:
+            invocation.rendered.clear()
+        invocation.rendered[path, host] = rendered
+    return b"%b%b\r\n\r\n" % (rendered, decimal(length))
 
 
-def render_reply_headers(operation: Operation, container_headers: Mapping[bytes, bytes]) -> bytes:
+def render_reply_headers(operation: Operation, container_headers: dict[bytes, bytes]) -> bytes:
     """The lines of the caller's reply that come from the container, each ended by CRLF."""
     returned = _RETURNED if operation is SYNC else _RETURNED_BY_STREAM
     lines = {}  # by their names, since a container may give the new session under both of its names
