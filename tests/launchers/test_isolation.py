@@ -206,11 +206,13 @@ async def test_a_container_is_asked_to_stop_before_it_is_killed(fenced: ProcessL
 
 async def test_nothing_is_left_of_a_container_that_hides_its_processes(fenced: ProcessLauncher) -> None:
     hiding = (
-        SERVER + "import signal\n"
+        SERVER + "hidden, says_so = os.pipe()\n"
         "if not os.fork():\n"
         "    os.setsid()\n"
         "    if os.fork(): os._exit(0)\n"
-        "    os.execve('/bin/sleep', ['sleep', '1000'], {**os.environ, 'HIDDEN': '1'})\n"
+        "    os.dup2(says_so, 1)\n"
+        "    os.execve('/bin/sh', ['sh', '-c', 'echo; sleep 1000; :'], {**os.environ, 'HIDDEN': '1'})\n"
+        "os.read(hidden, 1)\n"
         "serve()"
     )
     spec = fenced_spec(fenced, hiding)

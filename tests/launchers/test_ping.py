@@ -57,6 +57,21 @@ async def test_a_good_head_is_enough_even_if_the_connection_stays_open() -> None
         assert (await ping("127.0.0.1", port, timeout_seconds=5)).outcome is PingOutcome.OK
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_an_answer_may_come_byte_by_byte(host: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for byte in b"HTTP/1.1 500 No\r\nContent-Length: 11\r\n\r\nnot healthy":
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)  # the other side, on this loop, reads
+        writer.close()
+
+    async with await asyncio.start_server(serve, host, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        expected = PingResult(outcome=PingOutcome.WRONG, status=500, detail="not healthy")
+        assert await ping(host, port, timeout_seconds=5) == expected
+
+
 async def test_no_answer_in_time_is_silence() -> None:
     async with server_that_sends(b"HTTP/1.1 200", hang=True) as port:
         assert await ping("127.0.0.1", port, timeout_seconds=0.05) == PingResult(outcome=PingOutcome.SILENT)

@@ -12,6 +12,7 @@ One task per instance walks through its lives; `lifecycle` holds the rules it wa
 import asyncio
 import logging
 import os
+import random
 import shlex
 import signal
 import time
@@ -40,6 +41,7 @@ _log = logging.getLogger(__name__)
 _MIB: Final = 1024 * 1024
 _HURRIED_GRACE_SECONDS: Final = 0.1
 _CLEARING_SECONDS: Final = 10.0
+_BEATS: Final = 50
 
 _PASSED_ON: Final = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
@@ -361,8 +363,9 @@ class _Instance:
     async def _probe_steadily(self, leader: Leader) -> PingResult:
         launcher = self._launcher
         health = Health(last_good=time.monotonic())
+        interval = launcher.ping_interval_seconds
+        await _sleep_to_beat(interval * random.random(), interval)  # many may have begun together
         while True:
-            await asyncio.sleep(launcher.ping_interval_seconds)
             result = await ping(launcher.host, leader.port, timeout_seconds=launcher.ping_timeout_seconds)
             now = time.monotonic()
             health = health.after(result.outcome, now)
@@ -370,6 +373,7 @@ class _Instance:
                 now, unhealthy_after=launcher.unhealthy_after, silent_seconds=launcher.silent_seconds
             ):
                 return result
+            await _sleep_to_beat(interval, interval)
 
     async def _ping_phrase(self, result: PingResult) -> str:
         listening: dict[int, set[str]] = {}
@@ -484,6 +488,13 @@ class _Census:
             await asyncio.wait({before})
         self._running, self._waiting = self._waiting, None
         return await asyncio.get_running_loop().run_in_executor(self._executor, procfs.processes)
+
+
+async def _sleep_to_beat(seconds: float, interval: float) -> None:
+    """And until the next of the `_BEATS` in an interval that all instances share: a wake-up for each ping would cost
+    as much as the ping."""
+    beat = interval / _BEATS
+    await asyncio.sleep(seconds + -(time.monotonic() + seconds) % beat)
 
 
 async def _wait_for(event: asyncio.Event, seconds: float) -> None:
