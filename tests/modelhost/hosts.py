@@ -43,13 +43,18 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def exists(pid: int) -> bool:
-    """Zombies have ended; whoever adopts them in a container may never reap them."""
+def state(pid: int) -> str:
+    """As in proc(5): R runs, S sleeps, Z is a zombie, and X is nothing any more."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+        return "X"
+    return stat.rpartition(")")[2].split()[0]
+
+
+def exists(pid: int) -> bool:
+    """Zombies have ended; whoever adopts them in a container may never reap them."""
+    return state(pid) not in "ZX"
 
 
 class Host:

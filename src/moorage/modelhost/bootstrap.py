@@ -1,4 +1,4 @@
-"""Starts a worker, as a script: `python -P bootstrap.py FD FRONT_PID`.
+"""Starts a worker, as a script: `python -P bootstrap.py CONTROL_FD MEMORY_FD FRONT_PID`.
 
 By path and not with -m, so that it works from an environment in which this package is not installed, and
 from the user's code directory, without anything of the user's in front of the standard library (-P).
@@ -13,4 +13,4 @@ if __name__ == "__main__":
         sys.path.append(package_root)
     from moorage.modelhost.worker import main
 
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

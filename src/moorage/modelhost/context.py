@@ -1,9 +1,10 @@
 """The `context` argument of user functions, with the method names the SageMaker toolkit documents."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from moorage.modelhost.http import sendable
 
 # The only reply headers that have a meaning for a SageMaker client besides Content-Type.
 FORWARDED_HEADERS = frozenset(
@@ -14,17 +15,6 @@ FORWARDED_HEADERS = frozenset(
         "x-amzn-sagemaker-closed-session-id",
     }
 )
-
-_UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-
-
-def sendable(value: str) -> str:
-    """The value, if an HTTP header can carry it."""
-    if _UNSENDABLE.search(value):
-        raise ValueError(
-            f"a response header cannot carry {value!r}: it has control or non-Latin-1 characters"
-        )
-    return value
 
 
 class Headers(dict[str, str]):
@@ -54,6 +44,11 @@ class RequestProcessor:
         self._response_headers = Headers()
         self._status = 200
         self._phrase = ""
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether nobody has said anything about the reply."""
+        return not self._response_headers and self._status == 200
 
     def get_request_property(self, key: str) -> str | None:
         value: str | None = self._request_headers.get(key)
@@ -130,6 +125,11 @@ class Context:
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         self.request_processor[idx].report_status(code, phrase)
+
+    @property
+    def has_replied(self) -> bool:
+        """Whether user code has set anything of the reply."""
+        return not self.request_processor[0].is_as_it_was
 
     # Multi-model-server's older name for the same.
     set_http_response_status = set_response_status

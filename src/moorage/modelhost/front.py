@@ -1,6 +1,7 @@
 """The front process: starts the workers, opens the port when they are ready, drains when told to stop."""
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
 import signal
@@ -10,13 +11,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from moorage.modelhost import environments
 from moorage.modelhost.errors import StartupError
 from moorage.modelhost.pool import WorkerPool
+from moorage.modelhost.reception import Reception
 from moorage.modelhost.settings import Settings
 
 logger = logging.getLogger("modelhost")
+
+# The platform kills 30 s after SIGTERM.
+_DRAIN_SECONDS = 25
 
 
 def serve(settings: Settings) -> None:
@@ -43,22 +49,32 @@ async def _serve(settings: Settings, python: Path, listener: socket.socket) -> N
         started = time.monotonic()
         await pool.launch()
         loading = asyncio.create_task(pool.load(), name="load")
-        # The workers are on their way; the slow part of our own imports happens meanwhile.
-        from moorage.modelhost import http_server
-
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             await loading
             logger.info(
                 "model loaded by %d worker(s) in %.2f s", settings.workers, time.monotonic() - started
             )
-            await http_server.run(pool, settings, listener, stopping)
+            await _receive(pool, listener, stopping)
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
     finally:
         stopping.cancel()
         await pool.stop()
     logger.info("stopped")
+
+
+async def _receive(pool: WorkerPool, listener: socket.socket, stopping: asyncio.Task[Any]) -> None:
+    """Serves until `stopping` is done, then until what is in flight has ended or time is up."""
+    reception = Reception(pool, listener)
+    reception.open()
+    logger.info("listening on %s:%d", *listener.getsockname()[:2])
+    await stopping
+    logger.info("stopping: no new connections, waiting for what is in flight")
+    reception.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            await pool.drain(reception.emptied)
 
 
 def _bound(settings: Settings) -> socket.socket:

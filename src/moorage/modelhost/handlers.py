@@ -14,7 +14,6 @@ import importlib
 import inspect
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -37,12 +36,8 @@ _PARAMETERS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A whole body, or the parts of a stream."""
-
-    body: bytes | Iterator[Any] | AsyncIterator[Any]
-    content_type: str
+Answer = tuple[bytes | Iterator[Any] | AsyncIterator[Any], str]
+"""A whole body, or the parts of a stream, and its content type."""
 
 
 class Handler:
@@ -133,15 +128,15 @@ class Handler:
         body, content_type = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
         content_type = content_type or next(iter(encoding.preferences(accept)), self._settings.default_accept)
         if _is_stream(body):
-            return Answer(body=body, content_type=content_type)
+            return body, str(content_type)
         if isinstance(body, str):
-            return Answer(body=body.encode(), content_type=content_type)
+            return body.encode(), str(content_type)
         if isinstance(body, bytes | bytearray | memoryview):
-            return Answer(body=bytes(body), content_type=content_type)
+            return bytes(body), str(content_type)
         # Neither text nor bytes, such as a dict from transform_fn: encoded as the default output_fn would.
         media = encoding.media_type(content_type)
         media = media if encoding.supports(media) else encoding.JSON
-        return Answer(body=encoding.encode(body, media), content_type=media)
+        return encoding.encode(body, media), media
 
 
 def _is_stream(result: Any) -> bool:

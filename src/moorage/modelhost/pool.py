@@ -1,45 +1,59 @@
-"""The worker processes: handed out one invocation at a time, in order of arrival, replaced when they die."""
+"""The worker processes: who serves which connection, in order of arrival; replaced when they die.
+
+One worker keeps the connections it is given. Several take turns: a connection on which an invocation waits goes to
+a worker that is free, and comes back with the reply, so that no client waits for one worker while another is idle.
+"""
 
 import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-from moorage.modelhost.errors import InvocationError, StartupError
+from moorage.modelhost import http
+from moorage.modelhost.errors import StartupError
+from moorage.modelhost.messages import Kind, Message
 from moorage.modelhost.settings import Settings
-from moorage.modelhost.worker_process import WorkerLost, WorkerProcess
+from moorage.modelhost.shared import State
+from moorage.modelhost.visitors import Visitor
+from moorage.modelhost.worker_process import WorkerProcess
 
 logger = logging.getLogger("modelhost")
 
 _FIRST_BACKOFF_SECONDS = 0.1
 _LONGEST_BACKOFF_SECONDS = 30.0
 
+_STOPPED = "The container was stopped before this invocation had ended.\n"
+
 
 class WorkerPool:
-    """`acquire` and `release` decide at once; a waiting `acquire` is served first come, first served."""
+    """All decisions are made at once, where something happens; what awaits is starting, replacing and ending."""
 
     def __init__(self, settings: Settings, python: Path) -> None:
         self._settings = settings
         self._python = python
         self._loading: list[WorkerProcess] = []
-        self._alive: set[WorkerProcess] = set()
-        self._idle: list[WorkerProcess] = []
-        self._waiting: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._alive: list[WorkerProcess] = []
+        self._waiting: deque[Visitor] = deque()
         self._keepers: set[asyncio.Task[None]] = set()
-        self._settling: set[asyncio.Task[None]] = set()
+        self._returned: Callable[[Visitor], None] = Visitor.see_off
+        self._settled = asyncio.Event()
         # What has gone wrong last; matters only while no worker is alive.
         self._trouble = "the model is being loaded"
         self._replacement_failed = False
 
     def __repr__(self) -> str:
-        return f"<WorkerPool alive={len(self._alive)} idle={len(self._idle)} waiting={len(self._waiting)}>"
+        return f"<WorkerPool alive={self._alive} waiting={len(self._waiting)}>"
 
     @property
     def trouble(self) -> str | None:
         """Why nothing can be served, or None when a worker is alive, idle or busy."""
         return None if self._alive else self._trouble
+
+    def on_returned(self, returned: Callable[[Visitor], None]) -> None:
+        """Who gets a connection that no worker has any more, to wait for its next request."""
+        self._returned = returned
 
     async def launch(self) -> None:
         """Starts the processes, and does not wait for what they load. `stop` ends them in any case."""
@@ -54,69 +68,131 @@ class WorkerPool:
             self._keepers.add(asyncio.create_task(self._keep(worker), name=f"keep {worker.name}"))
         self._loading.clear()
 
-    async def acquire(self) -> WorkerProcess:
-        """A worker of one's own. Give it back with `release`, or with `abandon` before its reply has ended."""
-        if self._idle:
-            return self._idle.pop()
+    def take(self, visitor: Visitor) -> None:
+        """An invocation waits on this connection."""
         if self._replacement_failed and not self._alive:
-            raise InvocationError(503, self._unavailable())
-        turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.release(turn.result())
-            raise
-
-    def release(self, worker: WorkerProcess) -> None:
-        if not worker.alive:
+            visitor.see_off(http.text(503, self._unavailable(), close=True))
             return
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(worker)
-                return
-        self._idle.append(worker)
+        self._waiting.append(visitor)
+        self._give_turns()
 
-    def abandon(self, worker: WorkerProcess) -> None:
-        """The client has gone: the worker is told, and comes back when it has let go of the invocation."""
-        task = asyncio.create_task(self._settle(worker), name=f"settle {worker.name}")
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+    def tidy(self) -> None:
+        for worker in self._alive:
+            worker.tell(Kind.TIDY)
+
+    async def drain(self, others_gone: Callable[[], Awaitable[None]]) -> None:
+        """Serves what is there, and lets the workers leave. `others_gone` returns when no connection is watched."""
+        while True:
+            await others_gone()
+            await self._has_settled()
+            leaving = list(self._alive)
+            await asyncio.gather(*(worker.drain() for worker in leaving))
+            # One that died of it has left connections behind, which its replacement is to serve.
+            if all(worker.drained for worker in leaving):
+                return
 
     async def stop(self) -> None:
-        for task in (*self._keepers, *self._settling):
+        for task in self._keepers:
             task.cancel()
-        await asyncio.gather(*self._keepers, *self._settling, return_exceptions=True)
+        await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(worker.kill("the host stops") for worker in self._loading))
-        await asyncio.gather(*(worker.stop() for worker in self._alive))
+        await asyncio.gather(*(self._end(worker) for worker in self._alive))
+        for visitor in self._waiting:
+            visitor.see_off(http.text(503, _STOPPED, close=True))
+
+    async def _end(self, worker: WorkerProcess) -> None:
+        if worker.drained:
+            await worker.stop()
+            return
+        await worker.kill("the host stops")
+        for slot, visitor in worker.visitors.items():
+            state = worker.state(slot)
+            if state is State.UNTOUCHED and visitor.peek(1) is None:
+                visitor.see_off()
+            else:
+                _tell_of_loss(visitor, state, http.text(503, _STOPPED, close=True))
+
+    # Turns.
+
+    def _give_turns(self) -> None:
+        for worker in self._alive:
+            if worker.holder is None and worker.ready:
+                worker.holder = worker.ready.popleft()
+                worker.tell(Kind.GO, worker.holder)
+        while self._waiting and (free := self._free()) is not None:
+            slot = free.hand_over(self._waiting.popleft())
+            if self._settings.workers > 1:
+                free.holder = slot
+        if not self._waiting and all(worker.holder is None for worker in self._alive):
+            self._settled.set()
+        else:
+            self._settled.clear()
+
+    def _free(self) -> WorkerProcess | None:
+        """Whoever was free last: what it works with is still warm."""
+        free = (each for each in reversed(self._alive) if each.holder is None and not each.leaving)
+        return next(free, None)
+
+    def _hear(self, worker: WorkerProcess, message: Message) -> None:
+        slot = message.slot
+        match message.kind:
+            case Kind.READY:
+                worker.ready.append(slot)
+            case Kind.RETURNED:
+                self._returned(worker.take_back(slot))
+            case Kind.CLOSED:
+                worker.take_back(slot).see_off()
+                with contextlib.suppress(ValueError):
+                    worker.ready.remove(slot)
+        if message.kind is not Kind.READY and worker.holder == slot:
+            worker.holder = None
+            self._alive.remove(worker)
+            self._alive.append(worker)
+        self._give_turns()
+
+    async def _has_settled(self) -> None:
+        """Returns when no connection waits for a worker, and none has a turn."""
+        self._give_turns()
+        await self._settled.wait()
+
+    # The places of the pool, and who fills them.
 
     def _join(self, worker: WorkerProcess) -> None:
-        self._alive.add(worker)
+        self._alive.append(worker)
         self._replacement_failed = False
-        self.release(worker)
-
-    async def _settle(self, worker: WorkerProcess) -> None:
-        with contextlib.suppress(WorkerLost):  # its keeper reports and replaces it
-            await worker.settle()
-            self.release(worker)
+        worker.on_message = lambda message: self._hear(worker, message)
+        self._give_turns()
 
     async def _keep(self, worker: WorkerProcess) -> None:
         """Owns one place in the pool for ever, whoever fills it."""
         failures = 0
         while True:
-            how = await worker.exited()
-            self._alive.discard(worker)
-            if worker in self._idle:
-                self._idle.remove(worker)
-            self._trouble = f"{worker.name} {how} and is being replaced"
-            logger.error("%s", self._trouble)
+            watching = asyncio.create_task(worker.kill_when_stuck(), name=f"watch {worker.name}")
+            try:
+                how = await worker.exited()
+            finally:
+                watching.cancel()
+            if worker.drained:
+                return
+            self._bury(worker, how)
             # Only a worker that never finished an invocation is a sign that the next will not either.
             failures = 0 if worker.served else failures + 1
             worker, failures = await self._replace(worker.name, failures)
             self._join(worker)
             logger.info("%s replaced", worker.name)
+
+    def _bury(self, worker: WorkerProcess, how: str) -> None:
+        self._alive.remove(worker)
+        self._trouble = f"{worker.name} {how} and is being replaced"
+        logger.error("%s", self._trouble)
+        apology = f"The worker that ran this invocation {how}. It is being replaced.\n"
+        for slot, visitor in worker.visitors.items():
+            state = worker.state(slot)
+            if state is State.UNTOUCHED:
+                self._returned(visitor)
+            else:
+                _tell_of_loss(visitor, state, http.text(500, apology, close=True))
+        self._give_turns()
 
     async def _replace(self, name: str, failures: int) -> tuple[WorkerProcess, int]:
         while True:
@@ -142,13 +218,23 @@ class WorkerPool:
         # Nobody can tell whether a worker will ever come: better an answer than a queue.
         self._replacement_failed = True
         self._trouble = f"{name} could not be replaced: {error.sentence}"
-        for turn in self._waiting:
-            if not turn.done():
-                turn.set_exception(InvocationError(503, self._unavailable()))
-        self._waiting.clear()
+        while self._waiting:
+            self._waiting.popleft().see_off(http.text(503, self._unavailable(), close=True))
+        self._give_turns()
 
     def _unavailable(self) -> str:
         return f"No worker can take this invocation: {self._trouble}\n"
+
+
+def _tell_of_loss(visitor: Visitor, state: State, reply: bytes) -> None:
+    """The worker that had this connection has ended."""
+    match state:
+        case State.REPLYING:
+            visitor.break_off()
+        case State.REPLYING_UNTIL_CLOSE:
+            visitor.reset()
+        case _:
+            visitor.see_off(reply)
 
 
 async def _all(coroutines: Iterable[Awaitable[None]]) -> None:

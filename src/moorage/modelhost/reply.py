@@ -1,37 +1,67 @@
-"""The worker's side of a reply: a whole body or a stream, as frames."""
+"""The reply to one invocation, as it goes to the client: a whole body, or a stream."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from time import monotonic
 from typing import Any
 
-from moorage.modelhost import frames
-from moorage.modelhost.context import FORWARDED_HEADERS, Context, sendable
-from moorage.modelhost.frames import Kind, ReplyHead
-from moorage.modelhost.handlers import Answer
+from moorage.modelhost import http
+from moorage.modelhost.cancellation import ClientGone
+from moorage.modelhost.connection import Connection
+from moorage.modelhost.context import FORWARDED_HEADERS, Context
+from moorage.modelhost.shared import Shared, State
+from moorage.modelhost.sockets import reset
 
-TEXT = "text/plain; charset=utf-8"
+_JOINED_BYTES = 64 * 1024  # what is larger is not copied to be sent together with its head
+_BODILESS = frozenset({204, 304})
 
 
 class Reply:
-    """What goes back for one invocation. The head of a stream waits for its first part, so that an error
-    before it is still a proper answer, and headers set until then count."""
+    """A slow client blocks it; meanwhile the clock of the time limit stands. ClientGone when nobody reads.
 
-    def __init__(self, sock: socket.socket, invocation: int) -> None:
+    The head of a stream waits for its first part, so that an error before it is still a proper answer, and headers
+    set until then count."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_content_type",
+        "_context",
+        "_old",
+        "_shared",
+        "closes",
+        "started",
+    )
+
+    def __init__(self, connection: Connection, shared: Shared, *, closes: bool, old: bool) -> None:
         self.started = False
-        self._sock = sock
-        self._invocation = invocation
-        self._status = 200
-        self._headers: dict[str, str] = {}
+        self.closes = closes
+        """Whether the connection ends with it. In the end also: whether it has to."""
+        self._connection = connection
+        self._shared = shared
+        self._old = old
+        self._chunked = False
+        self._content_type = http.TEXT
         self._context: Context | None = None
 
-    def begin(self, answer: Answer, context: Context) -> None:
-        self._headers = {"content-type": sendable(str(answer.content_type))}
+    def begin(self, content_type: str, context: Context | None) -> None:
+        self._content_type = content_type
         self._context = context
 
-    def whole(self, body: bytes) -> None:
-        self._send_head(length=len(body))
-        for frame in frames.encode_body(self._invocation, body):
-            self._sock.sendall(frame)
+    def whole(self, body: bytes, status: int = 200) -> None:
+        status, head = self._head(status)
+        if status in _BODILESS:
+            body = b""
+        else:
+            head = b"%bcontent-length: %d\r\n" % (head, len(body))
+        self.started = True
+        slot = self._connection.slot
+        self._shared.states[slot] = State.REPLYING
+        if len(body) <= _JOINED_BYTES:
+            self._send(b"%b\r\n%b" % (head, body))
+        else:
+            self._send(head + b"\r\n", socket.MSG_MORE)
+            self._send(body)
 
     def part(self, part: Any) -> None:
         if isinstance(part, str):
@@ -40,36 +70,79 @@ class Reply:
             raise TypeError(
                 f"a stream is made of bytes or str, but a part of this one is a {type(part).__name__}"
             )
-        if not self.started:
-            self._send_head(length=None)
-        for frame in frames.encode_body(self._invocation, bytes(part)):
-            self._sock.sendall(frame)
+        opening = b"" if self.started else self._opening()
+        if part:
+            self._send_part(opening, bytes(part))
+        elif opening:
+            self._send(opening)
+        self._shared.busy_since[0] = monotonic()
 
     def error(self, status: int, message: str) -> None:
-        body = message.encode(errors="replace")
-        self._headers = {"content-type": TEXT}
-        self._context = None
-        self._status = status
-        self.whole(body)
-        self.end()
+        self.begin(http.TEXT, None)
+        self.whole(message.encode(errors="replace"), status)
 
     def end(self) -> None:
-        if self._headers and not self.started:
-            self._send_head(length=None)
-        self._sock.sendall(frames.encode(Kind.END, self._invocation))
+        """Of a stream."""
+        opening = b"" if self.started else self._opening()
+        if ending := opening + (b"0\r\n\r\n" if self._chunked else b""):
+            self._send(ending)
 
-    def abort(self) -> None:
-        self._sock.sendall(frames.encode(Kind.ABORT, self._invocation))
+    def break_off(self) -> None:
+        """The client shall see that the reply is not whole."""
+        self.closes = True
+        sock = self._connection.sock
+        if self.started and not self._chunked:
+            reset(sock)
+            return
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it is no connection any more
 
-    def _send_head(self, *, length: int | None) -> None:
-        if self._context is not None:
-            set_by_user = self._context.get_response_headers()
-            forwarded = (FORWARDED_HEADERS | {"content-type"}) & set_by_user.keys()
-            self._headers |= {name: set_by_user[name] for name in forwarded}
-            self._status = self._context.get_response_status()[0]
-        head = ReplyHead(status=self._status, headers=self._headers, length=length)
-        self._sock.sendall(frames.encode(Kind.HEAD, self._invocation, head.encode()))
+    def _opening(self) -> bytes:
+        status, head = self._head(200)
         self.started = True
+        self._chunked = not self._old and status not in _BODILESS
+        state = State.REPLYING_UNTIL_CLOSE if self._old else State.REPLYING
+        self._shared.states[self._connection.slot] = state
+        return head + (b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
+
+    def _head(self, status: int) -> tuple[int, bytes]:
+        """Without its last line."""
+        context = self._context
+        if context is None or not context.has_replied:
+            head = http.opening(status, self._content_type)
+        else:
+            status = context.get_response_status()[0]
+            head = self._head_by(status, context.get_response_headers())
+        return status, head + b"connection: close\r\n" if self.closes else head
+
+    def _head_by(self, status: int, set_by_user: Mapping[str, str]) -> bytes:
+        content_type = set_by_user.get("content-type", self._content_type)
+        names = [name for name in set_by_user if name in FORWARDED_HEADERS]
+        lines = "".join(f"{name}: {set_by_user[name]}\r\n" for name in names)
+        return http.opening(status, content_type) + lines.encode("latin-1")
+
+    def _send_part(self, opening: bytes, part: bytes) -> None:
+        if not self._chunked:
+            self._send(opening + part)
+            return
+        frame = b"%b%x\r\n" % (opening, len(part))
+        if len(part) <= _JOINED_BYTES:
+            self._send(b"%b%b\r\n" % (frame, part))
+        else:
+            self._send(frame, socket.MSG_MORE)
+            self._send(part, socket.MSG_MORE)
+            self._send(b"\r\n")
+
+    def _send(self, data: bytes, flags: int = 0) -> None:
+        self._shared.busy_since[0] = 0.0
+        try:
+            self._connection.sock.sendall(data, flags)
+        except OSError:
+            if self._connection.running is not None:
+                self._connection.running.obey()
+            raise ClientGone from None
 
 
 async def pump(parts: AsyncIterator[Any], reply: Reply) -> None:

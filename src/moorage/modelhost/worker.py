@@ -1,34 +1,36 @@
-"""The process that holds the model: one invocation at a time, from and to the front's socket.
+"""The process that holds the model, and runs one invocation at a time.
 
-The main thread runs user code. A listening thread reads the socket all the while, so that a cancelled
-stream stops at once, and so that the worker leaves when the front is gone, whatever user code is doing.
+The main thread serves the clients (`serving`) and runs user code. A second one (`watcher`) sleeps until a client or
+the front has gone, so that a cancelled stream stops at once, and so that the worker leaves with the front, whatever
+user code is doing.
 """
 
 import ctypes
 import faulthandler
 import logging
 import os
-import queue
-import select
 import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from moorage.modelhost import frames
-from moorage.modelhost.cancellation import CANCEL_SIGNAL, RESEND_SECONDS, Cancellation, ClientGone
+from moorage.modelhost import messages
+from moorage.modelhost.cancellation import CANCEL_SIGNAL, Cancellation, ClientGone
+from moorage.modelhost.connection import Connection, Request
 from moorage.modelhost.context import Context
 from moorage.modelhost.errors import InvocationError, StartupError
-from moorage.modelhost.frames import DUMP_SIGNAL, Decoder, Kind, RequestHead
-from moorage.modelhost.handlers import Answer, Handler
+from moorage.modelhost.handlers import Handler
+from moorage.modelhost.messages import DUMP_SIGNAL, Failure, Kind
 from moorage.modelhost.reply import Reply, pump
+from moorage.modelhost.serving import Server
 from moorage.modelhost.settings import Settings
+from moorage.modelhost.shared import Shared
+from moorage.modelhost.watcher import Watcher
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,8 +40,8 @@ _PR_SET_PDEATHSIG = 1
 _OUR_FILES = str(Path(__file__).parent)
 
 
-def main(fd: int, front_pid: int) -> None:
-    """Runs until the front says SHUTDOWN or is gone. `fd` is our end of the socket pair."""
+def main(control_fd: int, memory_fd: int, front_pid: int) -> None:
+    """Runs until the front says SHUTDOWN or is gone. The descriptors: our end of the socket pair, and `Shared`."""
     _die_with(front_pid)
     # Their names in the front's terminal or process group; the front decides when workers leave. Handlers
     # that do nothing rather than SIG_IGN, which children of user code would inherit.
@@ -53,9 +55,11 @@ def main(fd: int, front_pid: int) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    sock = socket.socket(fileno=fd)
-    sock.set_inheritable(False)
-    Worker(sock, settings).run()
+    control = socket.socket(fileno=control_fd)
+    control.set_inheritable(False)
+    shared = Shared(memory_fd)
+    os.close(memory_fd)
+    Worker(control, shared, settings).run()
 
 
 def _die_with(front_pid: int) -> None:
@@ -65,127 +69,92 @@ def _die_with(front_pid: int) -> None:
         os._exit(1)
 
 
-@dataclass(slots=True)
-class Invocation:
-    number: int
-    head: RequestHead
-    body: bytearray = field(default_factory=bytearray)
-    complete: bool = False
-    cancellation: Cancellation = field(default_factory=Cancellation)
-
-
 class Worker:
-    def __init__(self, sock: socket.socket, settings: Settings) -> None:
-        self._sock = sock
+    """Loads the model and runs what its clients ask: one invocation at a time, in the main thread."""
+
+    def __init__(self, control: socket.socket, shared: Shared, settings: Settings) -> None:
+        self._control = control
+        self._shared = shared
         self._settings = settings
         self._handler = Handler(settings, wait=self._wait)
-        self._inbox: queue.SimpleQueue[Invocation | None] = queue.SimpleQueue()
         self._current = Cancellation()
         self._runner: asyncio.Runner | None = None
         signal.signal(CANCEL_SIGNAL, self._on_signal)
 
     def run(self) -> None:
-        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        watcher = Watcher(self._control)
+        watcher.start()
         try:
             self._handler.load()
         except BaseException as error:
             # SystemExit too: no user code is to end a worker without a word.
-            self._send(Kind.FAILED, 0, _failure(error, self._settings).encode())
-            self._inbox.get()  # the front ends us when it has read that
+            failure = _failure(error, self._settings)
+            self._control.send(messages.encode(Kind.FAILED, payload=failure.encode()))
+            signal.pause()  # the front ends us when it has read that
             return
-        self._send(Kind.READY, 0)
-        while (invocation := self._inbox.get()) is not None:
-            self._current = invocation.cancellation
-            self._serve(invocation)
-            _flush_output()
+        server = Server(
+            self._control,
+            self._shared,
+            watcher,
+            self._invoke,
+            keeps=self._settings.workers == 1,
+            max_request_bytes=self._settings.max_request_bytes,
+        )
+        self._control.send(messages.encode(Kind.LOADED))
+        server.run()
+        self._control.send(messages.encode(Kind.DRAINED))
         if self._runner is not None:
             self._runner.close()
-
-    # The listening thread.
-
-    def _listen(self) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        decoder = Decoder()
-        invocation: Invocation | None = None
-        while True:
-            deaf = invocation is not None and invocation.cancellation.is_deaf
-            if not poll.poll(RESEND_SECONDS * 1000 if deaf else None):
-                assert invocation is not None, "only a deaf invocation has a time limit"
-                invocation.cancellation.nudge()
-                continue
-            data = self._received()
-            if not data:
-                os._exit(1)
-            for frame in decoder.feed(data):
-                invocation = self._take(frame, invocation)
-
-    def _received(self) -> bytes:
-        try:
-            return self._sock.recv(frames.MAX_BODY_BYTES)
-        except ConnectionError:
-            return b""
-
-    def _take(self, frame: frames.Frame, invocation: Invocation | None) -> Invocation | None:
-        """Gives the invocation that later frames are about."""
-        match frame.kind:
-            case Kind.HEAD:
-                return Invocation(frame.invocation, RequestHead.decode(frame.payload))
-            case Kind.BODY if invocation is not None:
-                invocation.body += frame.payload
-            case Kind.END if invocation is not None and not invocation.complete:
-                invocation.complete = True
-                self._inbox.put(invocation)
-            case Kind.CANCEL if invocation is not None and invocation.number == frame.invocation:
-                invocation.cancellation.request()
-                if invocation.cancellation.is_deaf:
-                    invocation.cancellation.nudge()
-            case Kind.SHUTDOWN:
-                self._inbox.put(None)
-            case _:
-                pass  # CANCEL and the END after it, when they crossed with our own END
-        return invocation
-
-    # The main thread.
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._current.on_signal(signum, frame)
 
-    def _serve(self, invocation: Invocation) -> None:
-        reply = Reply(self._sock, invocation.number)
-        context = Context(
-            model_dir=self._settings.model_dir,
-            headers=invocation.head.headers,
-            request_id=invocation.head.headers.get("x-amzn-sagemaker-inference-id") or str(invocation.number),
-        )
+    def _invoke(self, connection: Connection, request: Request, reply: Reply) -> None:
+        connection.running = self._current = cancellation = Cancellation()
+        # In this order, and the watching thread does it in the other one: so one of us sees what the other has done.
+        if connection.gone:
+            reply.break_off()
+            return
+        clock = self._shared.busy_since
+        clock[0] = monotonic()
         try:
-            if not invocation.cancellation.requested:
-                answer = self._handler.transform(bytes(invocation.body), context)
-                reply.begin(answer, context)
-                self._send_body(answer, reply)
-            reply.end()
+            self._answer(request, reply)
         except BaseException as error:
-            self._failed(error, reply, cancelled=invocation.cancellation.requested)
+            clock[0] = 0.0
+            self._failed(error, reply, cancelled=cancellation.requested)
+        clock[0] = 0.0
+        connection.running = None
+        self._shared.served[0] += 1
+
+    def _answer(self, request: Request, reply: Reply) -> None:
+        context = Context(model_dir=self._settings.model_dir, headers=request.headers)
+        body, content_type = self._handler.transform(request.body, context)
+        reply.begin(content_type, context)
+        if isinstance(body, bytes):
+            _flush_output()
+            reply.whole(body)
+            return
+        if isinstance(body, AsyncIterator):
+            self._wait(pump(body, reply))
+        else:
+            self._stream(body, reply)
+        _flush_output()
+        reply.end()
 
     def _failed(self, error: BaseException, reply: Reply, *, cancelled: bool) -> None:
-        """Every invocation ends with END or ABORT, whatever happened: else the front would wait for ever."""
-        told_to_stop = cancelled and (
-            isinstance(error, ClientGone) or type(error).__name__ == "CancelledError"
+        told_to_stop = isinstance(error, ClientGone) or (
+            cancelled and type(error).__name__ == "CancelledError"
         )
         if not told_to_stop and not isinstance(error, InvocationError):
             print(traceback.format_exc(), end="", file=sys.stderr, flush=True)
+        _flush_output()
         if told_to_stop or reply.started:
-            reply.abort()
-        else:
+            reply.break_off()
+            return
+        try:
             reply.error(*_error_answer(error))
-
-    def _send_body(self, answer: Answer, reply: Reply) -> None:
-        if isinstance(answer.body, bytes):
-            reply.whole(answer.body)
-        elif isinstance(answer.body, AsyncIterator):
-            self._wait(pump(answer.body, reply))
-        else:
-            self._stream(answer.body, reply)
+        except ClientGone:
+            reply.break_off()
 
     def _stream(self, parts: Iterator[Any], reply: Reply) -> None:
         cancellation = self._current
@@ -221,9 +190,6 @@ class Worker:
 
         return loop.run_until_complete(attached())
 
-    def _send(self, kind: Kind, invocation: int, payload: bytes = b"") -> None:
-        self._sock.sendall(frames.encode(kind, invocation, payload))
-
 
 def _error_answer(error: BaseException) -> tuple[int, str]:
     if isinstance(error, InvocationError):
@@ -245,10 +211,10 @@ def _user_traceback(error: BaseException) -> list[str]:
     return traceback.format_exception(type(error), error, trace)
 
 
-def _failure(error: BaseException, settings: Settings) -> frames.Failure:
+def _failure(error: BaseException, settings: Settings) -> Failure:
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, StartupError):
-        return frames.Failure(sentence=error.sentence, detail=detail)
+        return Failure(sentence=error.sentence, detail=detail)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, ModuleNotFoundError):
         advice = "add the package that provides it to code/requirements.txt"
@@ -256,7 +222,7 @@ def _failure(error: BaseException, settings: Settings) -> frames.Failure:
         advice = f"correct {settings.program} or the model artifact (the traceback is above)"
     else:
         advice = f"check the artifact in {settings.model_dir} (the traceback is above)"
-    return frames.Failure(sentence=f"The model could not be loaded, {what}: {advice}.", detail=detail)
+    return Failure(sentence=f"The model could not be loaded, {what}: {advice}.", detail=detail)
 
 
 def _flush_output() -> None:

@@ -1,59 +1,68 @@
-"""One worker process, as the front sees it: launched, spoken to in frames, watched, killed."""
+"""One worker process, as the front sees it: launched, given connections, watched, killed."""
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import signal
 import socket
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from moorage.modelhost import frames
+from moorage.modelhost import messages
 from moorage.modelhost.errors import StartupError
-from moorage.modelhost.frames import DUMP_SIGNAL, Failure, Frame, Kind, RequestHead
+from moorage.modelhost.messages import DUMP_SIGNAL, Failure, Kind, Message
 from moorage.modelhost.settings import Settings
+from moorage.modelhost.shared import Shared, State
+from moorage.modelhost.visitors import Visitor
 
 logger = logging.getLogger("modelhost")
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
-_READ_BYTES = 64 * 1024
+_SHORT_BYTES = 64  # of a message that has no payload
 
 _DUMP_SECONDS = 0.2
+_RETRY_SECONDS = 0.02
 
-_SHUTDOWN_SECONDS = 2.0
-_LAST_BYTES_SECONDS = 1.0
-
-
-class WorkerLost(Exception):
-    """The worker ended, or had to be ended, during an invocation."""
+_EXIT_SECONDS = 2.0
 
 
 class WorkerProcess:
-    """One child process and our end of its socket pair."""
+    """One child process, our end of its socket pair, and the connections that are with it, by slot."""
 
     def __init__(
         self,
         name: str,
         process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        control: socket.socket,
+        shared: Shared,
         *,
         timeout_seconds: float | None,
     ) -> None:
         self.name = name
         self.alive = True
-        self.served = 0
+        self.leaving = False  # it has been told to: it gets no new connections
+        self.visitors: dict[int, Visitor] = {}
+        self.holder: int | None = None
+        """The slot whose connection has the worker's turn; for a worker that keeps its connections, None."""
+        self.ready: deque[int] = deque()
+        """Slots whose connections wait here for a turn."""
+        self.on_message: Callable[[Message], None] = self._ignore
         self._process = process
-        self._reader = reader
-        self._writer = writer
+        self._control = control
+        self._shared = shared
         self._timeout_seconds = timeout_seconds
-        self._decoder = frames.Decoder()
-        self._frames: deque[Frame] = deque()
-        self._numbers = itertools.count(1)
-        self._number = 0
+        self._loop = asyncio.get_running_loop()
+        self._unsent: deque[tuple[bytes, Visitor | None]] = deque()
+        self._free_slots: list[int] = []
+        self._used_slots = 0
         self._killed_because = ""
+        self._loaded: asyncio.Future[Message] = self._loop.create_future()
+        self._drained: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(control, self._receive)
         self._exit = asyncio.create_task(self._watch(), name=f"{name} exit")
 
     def __repr__(self) -> str:
@@ -62,59 +71,62 @@ class WorkerProcess:
     @classmethod
     async def launch(cls, name: str, python: Path, settings: Settings) -> "WorkerProcess":
         """Starts the process; `loaded` tells when it can serve."""
-        ours, theirs = socket.socketpair()
-        with theirs:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        shared, memory = Shared.create()
+        descriptors = (theirs.fileno(), memory)
+        try:
             process = await asyncio.create_subprocess_exec(
-                *(str(python), "-P", str(_BOOTSTRAP), str(theirs.fileno()), str(os.getpid())),
+                *(str(python), "-P", str(_BOOTSTRAP), *map(str, descriptors), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=descriptors,
                 cwd=settings.code_dir,
                 env=os.environ | _absolute_paths(settings),
             )
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_BYTES)
-        return cls(name, process, reader, writer, timeout_seconds=settings.timeout_seconds)
+        finally:
+            theirs.close()
+            os.close(memory)
+        return cls(name, process, ours, shared, timeout_seconds=settings.timeout_seconds)
+
+    @property
+    def served(self) -> int:
+        """How many invocations it has brought to an end."""
+        return self._shared.served[0]
+
+    def state(self, slot: int) -> State:
+        return State(self._shared.states[slot])
 
     async def loaded(self) -> None:
         """Returns once the model is loaded, however long that takes. StartupError when it cannot be."""
-        try:
-            frame = await self._next_frame(timeout_seconds=None)
-        except WorkerLost as lost:
+        await _first(self._loaded, self._exit)
+        if not self._loaded.done():
             raise StartupError(
-                f"The process that loads the model {lost}: its last lines above may say why."
-            ) from None
-        if frame.kind is Kind.FAILED:
-            failure = Failure.decode(frame.payload)
+                f"The process that loads the model {self._exit.result()}: its last lines above may say why."
+            )
+        message = self._loaded.result()
+        if message.kind is Kind.FAILED:
+            failure = Failure.decode(message.payload)
             raise StartupError(failure.sentence, detail=failure.detail)
-        assert frame.kind is Kind.READY, frame
 
-    async def begin(self, head: RequestHead, body: bytes) -> int:
-        """Sends an invocation, gives its number. After a cancelled `begin`, `settle` cleans up."""
-        number = self._number = next(self._numbers)
-        try:
-            self._writer.write(frames.encode(Kind.HEAD, number, head.encode()))
-            for frame in frames.encode_body(number, body):
-                self._writer.write(frame)
-                await self._writer.drain()
-            self._writer.write(frames.encode(Kind.END, number))
-            await self._writer.drain()
-        except ConnectionError:
-            raise WorkerLost(await self.exited()) from None
-        return number
+    def hand_over(self, visitor: Visitor) -> int:
+        """The worker serves this connection from now on. Gives its slot."""
+        if self._free_slots:
+            slot = self._free_slots.pop()
+        else:
+            slot = self._used_slots
+            self._used_slots += 1
+        self._shared.states[slot] = State.UNTOUCHED
+        self.visitors[slot] = visitor
+        self._send(messages.encode(Kind.CONNECTION, slot), visitor)
+        return slot
 
-    async def next_frame(self) -> Frame:
-        """The next frame of the reply. Past the time limit, which runs only while we wait, kills the worker."""
-        return await self._next_frame(timeout_seconds=self._timeout_seconds)
+    def take_back(self, slot: int) -> Visitor:
+        """The worker has let go of this connection."""
+        self._free_slots.append(slot)
+        return self.visitors.pop(slot)
 
-    async def settle(self) -> None:
-        """Tells the worker that nobody waits any more, and returns when it has come to an end."""
-        try:
-            self._writer.write(frames.encode(Kind.CANCEL, self._number))
-            # It may not have the whole invocation yet; END makes it answer at once.
-            self._writer.write(frames.encode(Kind.END, self._number))
-            while (await self.next_frame()).kind not in (Kind.END, Kind.ABORT):
-                continue
-        except ConnectionError:
-            raise WorkerLost(await self.exited()) from None
+    def tell(self, kind: Kind, slot: int = 0) -> None:
+        self._send(messages.encode(kind, slot))
 
     async def exited(self) -> str:
         """Waits for the end of the process and says how it came."""
@@ -126,49 +138,101 @@ class WorkerProcess:
             self._process.kill()
         return await self.exited()
 
+    async def drain(self) -> None:
+        """Asks it to leave, and returns when it has served what it had, or has died of it."""
+        if not self.leaving:
+            self.leaving = True
+            self.tell(Kind.SHUTDOWN)
+        await _first(self._drained, self._exit)
+
+    @property
+    def drained(self) -> bool:
+        return self._drained.done()
+
     async def stop(self) -> None:
-        """Asks politely, so that the user's atexit functions run; then does not ask."""
-        with contextlib.suppress(ConnectionError):
-            self._writer.write(frames.encode(Kind.SHUTDOWN))
+        """After `drain`: gives the user's atexit functions some time."""
         try:
-            async with asyncio.timeout(_SHUTDOWN_SECONDS):
+            async with asyncio.timeout(_EXIT_SECONDS):
                 await self.exited()
         except TimeoutError:
             await self.kill("it did not stop when asked to")
 
-    async def _next_frame(self, *, timeout_seconds: float | None) -> Frame:
-        while not self._frames:
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    data = await self._reader.read(_READ_BYTES)
-            except TimeoutError:
-                raise WorkerLost(await self._kill_stuck()) from None
-            except ConnectionError:
-                data = b""
-            if not data:
-                raise WorkerLost(await self.exited())
-            self._frames.extend(self._decoder.feed(data))
-        return self._frames.popleft()
+    async def kill_when_stuck(self) -> None:
+        """Looks, now and then, whether user code has been running for longer than it may."""
+        limit = self._timeout_seconds
+        if limit is None:
+            return
+        pause = min(max(limit / 10, 0.05), 1.0)
+        while self.alive:
+            await asyncio.sleep(pause)
+            since = self._shared.busy_since[0]
+            if since and time.monotonic() - since > limit:
+                await self._kill_stuck(limit, since)
 
-    async def _kill_stuck(self) -> str:
-        logger.error(
-            "%s has been busy for %g s; its stack follows, then it is killed",
-            self.name,
-            self._timeout_seconds,
-        )
+    async def _kill_stuck(self, limit: float, since: float) -> None:
+        logger.error("%s has been busy for %g s; its stack follows, then it is killed", self.name, limit)
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(DUMP_SIGNAL)
         await asyncio.sleep(_DUMP_SECONDS)
-        return await self.kill(
-            f"it took longer than {self._timeout_seconds:g} s (SAGEMAKER_MODEL_SERVER_TIMEOUT sets the limit)"
-        )
+        if self._shared.busy_since[0] != since:
+            logger.error("%s has come to an end with it meanwhile, and is left alone", self.name)
+            return
+        await self.kill(f"it took longer than {limit:g} s (SAGEMAKER_MODEL_SERVER_TIMEOUT sets the limit)")
+
+    def _send(self, packet: bytes, visitor: Visitor | None = None) -> None:
+        self._unsent.append((packet, visitor))
+        if len(self._unsent) == 1:
+            self._send_on()
+
+    def _send_on(self) -> None:
+        while self._unsent and self.alive:
+            packet, visitor = self._unsent[0]
+            try:
+                socket.send_fds(self._control, [packet], [visitor.fd] if visitor is not None else [])
+            except (BrokenPipeError, ConnectionResetError):
+                return  # it has died, and `visitors` knows whom it leaves behind
+            except OSError:
+                # It is busy, and as many packets, or descriptors, are on their way as the kernel lets be.
+                self._loop.call_later(_RETRY_SECONDS, self._send_on)
+                return
+            self._unsent.popleft()
+
+    def _receive(self) -> None:
+        """One packet; more of them wake us again."""
+        packet = self._received()
+        if packet:
+            self._hear(messages.decode(packet))
+        elif packet is not None:
+            self._loop.remove_reader(self._control)
+
+    def _received(self) -> bytes | None:
+        """Empty when no more will come; None when nothing has yet."""
+        try:
+            return self._control.recv(_SHORT_BYTES if self._loaded.done() else messages.MAX_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
+
+    def _hear(self, message: Message) -> None:
+        match message.kind:
+            case Kind.LOADED | Kind.FAILED:
+                self._loaded.set_result(message)
+            case Kind.DRAINED:
+                self._drained.set_result(None)
+            case _:
+                self.on_message(message)
+
+    def _ignore(self, message: Message) -> None:
+        raise AssertionError(f"{message} from a worker that has no connections")
 
     async def _watch(self) -> str:
         code = await self._process.wait()
+        while packet := self._received():
+            self._hear(messages.decode(packet))
         self.alive = False
-        # What it said last may still be on the way to us. End of file follows, except when a child of user
-        # code holds the worker's end open.
-        asyncio.get_running_loop().call_later(_LAST_BYTES_SECONDS, self._hang_up)
+        self._loop.remove_reader(self._control)
+        self._control.close()
         if self._killed_because:
             return f"was killed because {self._killed_because}"
         if code >= 0:
@@ -176,9 +240,9 @@ class WorkerProcess:
         hint = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
         return f"was killed by {_signal_name(-code)}{hint}"
 
-    def _hang_up(self) -> None:
-        self._writer.close()
-        self._reader.feed_eof()
+
+async def _first(*futures: "asyncio.Future[Any]") -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _absolute_paths(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,220 @@
+"""The loop of a worker: its clients' connections, the front's messages, and one request at a time.
+
+One thread reads, runs and replies, so that nothing is handed from thread to thread on the way of an invocation.
+Bodies that come slowly wait in their connections; others are served meanwhile. A client's requests are answered in
+order, and after each of them it is the turn of the others.
+"""
+
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+
+from moorage.modelhost import http, messages
+from moorage.modelhost.connection import Connection, Request
+from moorage.modelhost.messages import Kind
+from moorage.modelhost.reply import Reply
+from moorage.modelhost.shared import Shared, State
+from moorage.modelhost.watcher import Watcher
+
+Invoke = Callable[[Connection, Request, Reply], None]
+
+_EVENTS = select.EPOLLIN | select.EPOLLRDHUP
+_END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_EVENTS_AT_ONCE = 64
+_MESSAGE_BYTES = 64
+_DESCRIPTOR = struct.Struct("i")
+
+
+class Server:
+    """`keeps`: whether connections stay here; else each goes back to the front with its reply."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        shared: Shared,
+        watcher: Watcher,
+        invoke: Invoke,
+        *,
+        keeps: bool,
+        max_request_bytes: int | None,
+    ) -> None:
+        self._control = control
+        self._shared = shared
+        self._watcher = watcher
+        self._invoke = invoke
+        self._keeps = keeps
+        self._max_request_bytes = max_request_bytes
+        self._epoll = select.epoll()
+        self._connections: dict[int, Connection] = {}
+        self._by_slot: dict[int, Connection] = {}
+        self._backlog: deque[Connection] = deque()
+        """Of connections that have been served, and have more to be served: they have waited for the others."""
+        self._draining = False
+
+    def run(self) -> None:
+        """Returns when the front has said SHUTDOWN, and all that was there is served."""
+        control = self._control.fileno()
+        connections = self._connections
+        self._epoll.register(control, select.EPOLLIN)
+        while True:
+            events = self._epoll.poll(self._patience(), _EVENTS_AT_ONCE)
+            for descriptor, event in events:
+                if descriptor == control:
+                    self._hear()
+                elif (connection := connections.get(descriptor)) is not None:
+                    self._receive(connection, event)
+            for _ in range(len(self._backlog)):
+                self._serve(self._backlog.popleft())
+            if self._draining and not events and not self._backlog and self._is_empty():
+                break
+
+    def _patience(self) -> float | None:
+        if self._backlog:
+            return 0
+        connections = self._connections.values()
+        if self._draining and not (connections and all(each.is_pending for each in connections)):
+            return 0  # a look at what is there, before the idle ones are closed
+        return None
+
+    def _is_empty(self) -> bool:
+        """Whether the last connection is closed, after those are from which nothing is to come."""
+        for connection in list(self._connections.values()):
+            if not connection.is_pending:
+                self._close(connection)
+        return not self._connections
+
+    # The front's messages.
+
+    def _hear(self) -> None:
+        try:
+            packet, ancillary, _flags, _address = self._control.recvmsg(
+                _MESSAGE_BYTES,
+                socket.CMSG_SPACE(_DESCRIPTOR.size),
+                socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
+            )
+        except BlockingIOError:
+            return
+        if not packet:
+            return  # the watching thread ends us
+        message = messages.decode(packet)
+        match message.kind:
+            case Kind.CONNECTION:
+                self._adopt(message.slot, ancillary)
+            case Kind.GO:
+                self._go(message.slot)
+            case Kind.TIDY:
+                self._tidy()
+            case Kind.SHUTDOWN:
+                self._draining = True
+
+    def _adopt(self, slot: int, ancillary: list[tuple[int, int, bytes]]) -> None:
+        if not ancillary:  # we have no descriptor left for it
+            self._tell(Kind.CLOSED, slot)
+            return
+        (descriptor,) = _DESCRIPTOR.unpack_from(ancillary[0][2])
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+        sock.settimeout(None)  # the front's loop, or a default of user code, may have chosen otherwise
+        connection = Connection(sock, slot, max_request_bytes=self._max_request_bytes)
+        self._connections[descriptor] = self._by_slot[slot] = connection
+        self._epoll.register(descriptor, _EVENTS)
+        self._watcher.add(connection)
+
+    def _go(self, slot: int) -> None:
+        connection = self._by_slot.get(slot)
+        if connection is not None:  # else it has been closed meanwhile
+            connection.has_turn = True
+            self._epoll.modify(connection.fd, _EVENTS)
+            self._serve(connection)
+
+    def _tidy(self) -> None:
+        """Closes what has been idle since the last time."""
+        for connection in list(self._connections.values()):
+            if not connection.is_pending:
+                if connection.unused:
+                    self._close(connection)
+                connection.unused = True
+
+    def _tell(self, kind: Kind, slot: int = 0) -> None:
+        self._control.send(messages.encode(kind, slot))
+
+    # Clients.
+
+    def _receive(self, connection: Connection, event: int) -> None:
+        if event & _END:
+            self._close(connection)  # whoever asked does not wait for the answer any more
+            return
+        if connection.requests:
+            return  # it is in the backlog, and what comes behind them may wait where it is
+        self._shared.states[connection.slot] = State.CONSUMED
+        if not connection.receive():
+            self._close(connection)
+        elif not connection.requests:
+            self._rest(connection)
+        elif connection.has_turn:
+            self._serve(connection)
+        else:
+            self._epoll.modify(connection.fd, select.EPOLLRDHUP)
+            self._tell(Kind.READY, connection.slot)
+
+    def _serve(self, connection: Connection) -> None:
+        """Answers the first of its requests."""
+        request = connection.requests.popleft()
+        if connection.gone or not self._answer(connection, request):
+            self._close(connection)
+        elif connection.requests:
+            self._shared.states[connection.slot] = State.CONSUMED
+            self._backlog.append(connection)
+        else:
+            self._rest(connection)
+
+    def _rest(self, connection: Connection) -> None:
+        """Until more comes."""
+        half_received = connection.is_half_received
+        self._shared.states[connection.slot] = State.CONSUMED if half_received else State.UNTOUCHED
+        if connection.expecting:
+            connection.expecting = False
+            self._send(connection, http.CONTINUE)
+        if self._keeps:
+            return
+        if not half_received:
+            self._forget(connection)
+            self._tell(Kind.RETURNED, connection.slot)
+        elif connection.has_turn:
+            connection.has_turn = False
+            self._tell(Kind.WAITING, connection.slot)
+
+    def _answer(self, connection: Connection, request: Request) -> bool:
+        """Whether the connection is still of use."""
+        closes = request.close or (self._draining and not connection.requests)
+        if request.refusal is not None:
+            status, sentence = request.refusal
+            self._send(connection, http.text(status, sentence, close=True))
+            return False
+        if not http.is_invocation(request.method, request.url):
+            reply = http.other(request.method, request.url, trouble=None, close=closes)
+            return self._send(connection, reply) and not closes
+        replying = Reply(connection, self._shared, closes=closes, old=request.old)
+        self._invoke(connection, request, replying)
+        return not replying.closes
+
+    def _send(self, connection: Connection, data: bytes) -> bool:
+        try:
+            connection.sock.sendall(data)
+        except OSError:
+            return False
+        return True
+
+    def _close(self, connection: Connection) -> None:
+        """The front sees the client off, with its own descriptor."""
+        self._forget(connection)
+        self._tell(Kind.CLOSED, connection.slot)
+
+    def _forget(self, connection: Connection) -> None:
+        del self._connections[connection.fd], self._by_slot[connection.slot]
+        if connection in self._backlog:
+            self._backlog.remove(connection)
+        self._epoll.unregister(connection.fd)
+        self._watcher.close(connection)
+        connection.forget_parser()
