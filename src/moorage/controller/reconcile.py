@@ -24,6 +24,7 @@ from typing import Protocol
 from moorage.config import Settings
 from moorage.controller.feed import Feed
 from moorage.controller.fleet import DeploymentFailed, DeploymentPlan, InstanceWorkshop, plan_deployment
+from moorage.controller.instance_states import InstanceStates
 from moorage.launchers.base import InstanceState, InstanceStatus, Launcher, LauncherError
 from moorage.resources import Endpoint, EndpointStatus
 from moorage.routing.table import route_document
@@ -70,7 +71,7 @@ class Reconciler:
         self._feed = feed
         self._workshop = workshop
         self._backlog = backlog
-        self._states: dict[str, InstanceState] = {}
+        self._states = InstanceStates()
         self._changed = asyncio.Condition()
         self._serving: dict[Key, Endpoint] = {}
         """The endpoints whose route is published, as they were when it was."""
@@ -103,7 +104,7 @@ class Reconciler:
         """The instances in service now, by variant."""
         return Counter(
             state.spec.variant_name
-            for state in self._of(account_id, endpoint_name)
+            for state in self._states.of_endpoint(account_id, endpoint_name)
             if state.status is InstanceStatus.IN_SERVICE
         )
 
@@ -111,7 +112,7 @@ class Reconciler:
         """How many instances there are, by account, endpoint, variant and status."""
         return Counter(
             (state.spec.account_id, state.spec.endpoint_name, state.spec.variant_name, state.status)
-            for state in self._states.values()
+            for state in self._states
         )
 
     def deployed(self, account_id: str, endpoint_name: str) -> DeploymentPlan | None:
@@ -126,7 +127,7 @@ class Reconciler:
         async for states in self._launcher.watch():
             if first:
                 first = False
-                self._states = {}
+                self._states = InstanceStates()
                 self._take_in(states)
                 await self._recover()
                 started()
@@ -137,14 +138,7 @@ class Reconciler:
         raise LauncherError("it ended its reports")
 
     def _take_in(self, states: Sequence[InstanceState]) -> None:
-        touched = set()
-        for state in states:
-            if state.status is InstanceStatus.STOPPED:
-                self._states.pop(state.spec.instance_id, None)
-            else:
-                self._states[state.spec.instance_id] = state
-            touched.add((state.spec.account_id, state.spec.endpoint_name))
-        for key in touched:
+        for key in {self._states.take_in(state) for state in states}:
             if key in self._serving:
                 self._publish(self._serving[key])
 
@@ -164,8 +158,8 @@ class Reconciler:
             for endpoint in endpoints
             for deployment in (endpoint.deployment_id, endpoint.target_deployment_id)
         }
-        self._remove(state for state in self._states.values() if state.spec.deployment_id not in wanted)
-        await self._workshop.discard_all_but(set(self._states))
+        self._remove(state for state in self._states if state.spec.deployment_id not in wanted)
+        await self._workshop.discard_all_but(self._states.ids())
         for endpoint in endpoints:
             self.wake(endpoint.account_id, endpoint.name)
 
@@ -235,7 +229,7 @@ class Reconciler:
         self._remove(
             (
                 state
-                for state in self._of(updated.account_id, updated.name)
+                for state in self._states.of_endpoint(updated.account_id, updated.name)
                 if state.spec.deployment_id != updated.deployment_id
             ),
             drain_seconds=_LONGEST_ASYNC_INVOCATION_SECONDS
@@ -267,7 +261,7 @@ class Reconciler:
         )
         self._remove(
             state
-            for state in self._of(endpoint.account_id, endpoint.name)
+            for state in self._states.of_endpoint(endpoint.account_id, endpoint.name)
             if state.spec.deployment_id == endpoint.target_deployment_id
         )
 
@@ -303,7 +297,7 @@ class Reconciler:
         key = (endpoint.account_id, endpoint.name)
         self._serving.pop(key, None)
         self._feed.remove(*key)
-        states = self._of(*key)
+        states = self._states.of_endpoint(*key)
         self._remove(states)
         await asyncio.gather(*{self._removals[state.spec.instance_id] for state in states})
         await self._backlog.fail_all(
@@ -321,9 +315,8 @@ class Reconciler:
         """For each instance that the plan wants and that is not there, the index of its variant."""
         there = Counter(
             state.spec.variant_name
-            for state in self._states.values()
-            if state.spec.deployment_id == deployment_id
-            and state.status not in (*_GONE, InstanceStatus.FAILED)
+            for state in self._states.of_deployment(deployment_id)
+            if state.status not in (*_GONE, InstanceStatus.FAILED)
         )
         return [
             index
@@ -372,9 +365,7 @@ class Reconciler:
 
     def _is_healthy(self, deployment_id: str, plan: DeploymentPlan) -> bool:
         healthy = 0
-        for state in self._states.values():
-            if state.spec.deployment_id != deployment_id:
-                continue
+        for state in self._states.of_deployment(deployment_id):
             if state.status is InstanceStatus.FAILED:
                 raise DeploymentFailed(state.failure or f"Instance {state.spec.instance_id} failed.")
             healthy += state.status is InstanceStatus.IN_SERVICE
@@ -411,9 +402,8 @@ class Reconciler:
         plan = DeploymentPlan.from_document(endpoint.deployed)
         reachable = [
             state
-            for state in self._of(endpoint.account_id, endpoint.name)
+            for state in self._states.of_deployment(endpoint.deployment_id)
             if state.status is InstanceStatus.IN_SERVICE
-            and state.spec.deployment_id == endpoint.deployment_id
         ]
         variants = [
             {
@@ -450,13 +440,6 @@ class Reconciler:
         config = plan.async_inference_config or {}
         default = self._settings.async_concurrency
         return int(config.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance", default))
-
-    def _of(self, account_id: str, endpoint_name: str) -> list[InstanceState]:
-        return [
-            state
-            for state in self._states.values()
-            if state.spec.endpoint_name == endpoint_name and state.spec.account_id == account_id
-        ]
 
 
 def _plan_in_service(endpoint: Endpoint) -> DeploymentPlan:
