@@ -66,6 +66,9 @@ class Settings:
     max_response_bytes: int = setting(6 * MIB, "Largest response body of an invocation.", least=1, most=2**31)
     max_header_bytes: int = setting(32 * 1024, "Largest request head, in bytes.", least=1024, most=MIB)
     max_headers: int = setting(128, "Most headers in one request.", least=16, most=10_000)
+    max_connections: int = setting(
+        16_384, "Most connections to a gateway process; 0: any number.", least=0, most=2**20
+    )
     max_connections_per_client: int = setting(
         1000, "Most connections from one IP address to a gateway process; 0: any number.", least=0, most=2**20
     )

@@ -40,8 +40,17 @@ def test_addresses_are_counted_apart(loud: pytest.LogCaptureFixture) -> None:
     assert repr(visitors) == "<Visitors 0 connections of 0 clients>"
 
 
+def test_all_are_counted_together(loud: pytest.LogCaptureFixture) -> None:
+    visitors = Visitors(0, 2)
+    assert [visitors.enter(address) for address in "abcc"] == [True, True, False, False]
+    visitors.leave("a")
+    assert [visitors.enter(address) for address in "cd"] == [True, False]
+    assert repr(visitors) == "<Visitors 2 connections of 2 clients>"
+    assert ["max_connections allows" in record.getMessage() for record in loud.records] == [True, True]
+
+
 def test_no_limit() -> None:
-    visitors = Visitors(0)
+    visitors = Visitors()
     assert all(visitors.enter("a") for _ in range(10_000))
 
 
@@ -53,7 +62,7 @@ async def test_one_too_many_is_answered_and_closed(loud: pytest.LogCaptureFixtur
         for _ in range(3):
             refused = await gateway.client()
             reply = await refused.reply()
-            assert reply.start == "HTTP/1.1 503 Too many connections from this address"
+            assert reply.start == "HTTP/1.1 503 Too many connections"
             assert (reply.error, reply.headers["connection"]) == ("ServiceUnavailable", "close")
             assert await refused.rest() == b""
         clients[0].send(b"GET /_moorage/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -61,6 +70,19 @@ async def test_one_too_many_is_answered_and_closed(loud: pytest.LogCaptureFixtur
         assert (await gateway.call(HEALTH)).status == 200
     [record] = loud.records
     assert "max_connections_per_client" in record.getMessage()
+
+
+async def test_there_are_no_more_connections_than_may_be(loud: pytest.LogCaptureFixture) -> None:
+    async with start_gateway(max_connections=2) as gateway:
+        clients = [await gateway.client() for _ in range(2)]
+        for client in clients:
+            assert (await client.call(HEALTH)).status == 200
+        refused = await gateway.client()
+        assert (await refused.reply()).error == "ServiceUnavailable"
+        await clients[0].closed()
+        while (await gateway.call(HEALTH)).status != 200:
+            pass  # the gateway has not heard of that end yet
+    assert "max_connections allows" in loud.records[0].getMessage()
 
 
 async def test_sdks_try_a_refused_connection_again(loud: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,7 @@ _THREE_DIGITS = [b"%03x" % number for number in range(4096)]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TOO_MANY_CONNECTIONS = (
-    b"HTTP/1.1 503 Too many connections from this address\r\n"
+    b"HTTP/1.1 503 Too many connections\r\n"
     b"x-amzn-ErrorType: ServiceUnavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 )
 """Without a body: nothing was read, so it is not known whether the client expects JSON or XML, and every SDK takes a

@@ -94,7 +94,7 @@ class GatewayServer:
             "request_ids": request_ids(),
             "loop": loop,
         }
-        visitors = Visitors(self._settings.max_connections_per_client)
+        visitors = Visitors(self._settings.max_connections_per_client, self._settings.max_connections)
         connection: Callable[[], ClientConnection] = partial(ClientConnection, visitors=visitors, **common)
         if front.limits is not None:
             connection = partial(LimitedConnection, limits=front.limits, visitors=visitors, **common)
@@ -117,7 +117,7 @@ class GatewayServer:
                     await received.wait()
         doors = [await self._open(connection, visitors)]
         if self._internal is not None:
-            ours = partial(ClientConnection, visitors=Visitors(0), **common)
+            ours = partial(ClientConnection, visitors=Visitors(), **common)
             doors.append(await loop.create_server(ours, sock=self._internal, backlog=1024))
         looking_after: asyncio.Task[None] | None = None
         if self._neighbours:

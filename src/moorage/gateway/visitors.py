@@ -18,46 +18,58 @@ logger = logging.getLogger(__name__)
 
 
 class Visitors:
-    """The connections of this process by the IP address that they come from. `most` of 0 is no limit."""
+    """The connections of this process, and how many of them come from one IP address. 0 is no limit."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most_of_one: int = 0, most: int = 0) -> None:
+        self._most_of_one = most_of_one
         self._most = most
+        self._all = 0
         self._counts: dict[str, int] = {}
-        self._told: set[str] = set()
+        self._told: set[str] = set()  # of whom the log has said that they have too many; "" is for all
 
     def __repr__(self) -> str:
-        return f"<Visitors {sum(self._counts.values())} connections of {len(self._counts)} clients>"
+        return f"<Visitors {self._all} connections of {len(self._counts)} clients>"
 
     def enter(self, address: str) -> bool:
-        """Count one more, which must `leave` again; False if this client has all that it may."""
-        if not self._most:
-            return True
+        """Count one more, which must `leave` again; False if this client, or this process, has all that it may."""
         count = self._counts.get(address, 0)
-        if count >= self._most:
-            if address not in self._told:
-                self._told.add(address)
-                logger.warning(
-                    "connections from %s are refused while it has %d, as max_connections_per_client allows",
-                    address,
-                    count,
-                )
+        if self._most and self._all >= self._most:
+            self._tell("", "connections are refused: there are %d, as max_connections allows", self._all)
+            return False
+        if self._most_of_one and count >= self._most_of_one:
+            self._tell(
+                address,
+                "connections from %s are refused while it has %d, as max_connections_per_client allows",
+                address,
+                count,
+            )
             return False
         self._counts[address] = count + 1
+        self._all += 1
         return True
 
     def leave(self, address: str) -> None:
         count = self._counts.get(address, 0)
+        if not count:
+            return
+        self._all -= 1
+        self._told.discard("")
         if count > 1:
             self._counts[address] = count - 1
-        elif count:
+        else:
             del self._counts[address]
             self._told.discard(address)
+
+    def _tell(self, about: str, message: str, *details: object) -> None:
+        if about not in self._told:
+            self._told.add(about)
+            logger.warning(message, *details)
 
 
 class TlsDoor:
     """Accepts connections, counts them, and only then begins with TLS, which the loop's own server would do first.
 
-    A client that has too many is cut off without a word, for it would not understand one: to SDKs that is a
+    One too many is cut off without a word, for its client would not understand one: to SDKs that is a
     connection that failed, which they try again.
     """
 
@@ -110,7 +122,7 @@ class TlsDoor:
             self.admit(sock, address)
 
     def admit(self, sock: socket.socket, address: str) -> None:
-        """Begin with TLS on an accepted connection, unless its client has too many."""
+        """Begin with TLS on an accepted connection, unless there are too many."""
         if not self._visitors.enter(address):
             sock.close()
             return
