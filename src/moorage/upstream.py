@@ -202,10 +202,11 @@ class UpstreamConnection(asyncio.Protocol):
             return False
         self._pool.unlike = 0
         self._head_complete = True
+        body = data[known.head.body_at :]
         try:
             self._exchange.reply_head(known.status, headers)
-            if self._exchange is not None:
-                self._exchange.reply_data(data[known.head.body_at :])
+            if body and self._exchange is not None:
+                self._exchange.reply_data(body)
         except Exception as error:
             self._fail(error)
         else:

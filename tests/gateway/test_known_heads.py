@@ -66,6 +66,19 @@ async def test_each_reply_reaches_the_client_as_it_was_sent(gateway: Gateway) ->
     assert container.connections == 1
 
 
+async def test_a_stream_without_parts_has_none_however_often(gateway: Gateway) -> None:
+    async def empty(connection: ContainerConnection) -> None:
+        while True:
+            await connection.request()
+            await connection.reply(b"")
+
+    gateway.route(await gateway.container(empty))
+    client = await gateway.client()
+    for _ in range(4):
+        reply = await client.call(request(b"", "/endpoints/echo/invocations-response-stream"))
+        assert (reply.status, reply.body) == (200, b"")
+
+
 async def test_a_wrong_signature_is_refused_however_well_the_head_is_known(gateway: Gateway) -> None:
     container = await gateway.echo()
     client = await gateway.client()

@@ -217,10 +217,12 @@ class ClientConnection(asyncio.Protocol):
         request.body_complete = True
         request.received_at = self._received_at
         self.deadline = math.inf
+        body = data[head.body_at :]
         self._begin(request)
         if not request.replied:
             try:
-                request.call.data(data[head.body_at :])
+                if body:
+                    request.call.data(body)
             except Exception as error:
                 self._refuse(request, error)
             self._end(request)
