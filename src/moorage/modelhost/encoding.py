@@ -8,7 +8,9 @@ which no estimator accepts).
 import csv
 import io
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from moorage.modelhost.errors import InvocationError
@@ -28,6 +30,10 @@ _ALIASES = {
 TEXT_TYPES = frozenset({JSON, CSV})
 
 
+_BYTES = (bytes, bytearray, memoryview)
+
+
+@lru_cache(maxsize=256)
 def media_type(content_type: str | None) -> str:
     """`Text/CSV; header=absent` -> `text/csv`."""
     return (content_type or "").partition(";")[0].strip().lower()
@@ -35,7 +41,7 @@ def media_type(content_type: str | None) -> str:
 
 def to_text(body: bytes) -> str:
     try:
-        return body.decode("utf-8-sig")
+        return body.removeprefix(BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise InvocationError(400, f"The body is not UTF-8 text: {error}.") from error
 
@@ -61,7 +67,7 @@ def decode(body: bytes | str, content_type: str | None) -> Any:
 
 def encode(prediction: Any, media: str) -> bytes:
     """`media` is one that `choose` gave."""
-    if isinstance(prediction, bytes | bytearray | memoryview):
+    if isinstance(prediction, _BYTES):
         return bytes(prediction)
     return _ENCODERS[_ALIASES.get(media, media)](prediction)
 
@@ -70,6 +76,7 @@ def supports(media: str) -> bool:
     return _ALIASES.get(media, media) in _ENCODERS
 
 
+@lru_cache(maxsize=256)
 def choose(accept: str, default_accept: str) -> str:
     """The first type of an Accept header that can be encoded, or 406 as InvocationError."""
     for wanted in preferences(accept):
@@ -86,7 +93,8 @@ def choose(accept: str, default_accept: str) -> str:
     )  # fmt: skip
 
 
-def preferences(accept: str) -> list[str]:
+@lru_cache(maxsize=256)
+def preferences(accept: str) -> tuple[str, ...]:
     """The media types of an Accept header, best first."""
     ranked = []
     for item in accept.split(","):
@@ -101,13 +109,13 @@ def preferences(accept: str) -> list[str]:
                     quality = 0.0
         if media.strip() and quality > 0:
             ranked.append((quality, media.strip().lower()))
-    return [media for _, media in sorted(ranked, key=lambda pair: -pair[0])]
+    return tuple(media for _, media in sorted(ranked, key=lambda pair: -pair[0]))
 
 
 def _as_array(data: Any) -> Any:
     """Numbers and nested lists become an array; what holds objects stays as it is, and so does everything
     where numpy is not installed."""
-    if isinstance(data, dict) or (isinstance(data, list) and any(isinstance(item, dict) for item in data)):
+    if isinstance(data, dict) or (isinstance(data, list) and dict in map(type, data)):
         return data
     try:
         import numpy as np
@@ -175,8 +183,11 @@ def _plain(value: Any) -> Any:
     )
 
 
+_as_json = json.JSONEncoder(default=_plain).encode
+
+
 def _encode_json(prediction: Any) -> bytes:
-    return json.dumps(prediction, default=_plain).encode()
+    return _as_json(prediction).encode()
 
 
 def _encode_json_lines(prediction: Any) -> bytes:

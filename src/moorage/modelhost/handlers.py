@@ -13,9 +13,10 @@ stream. `pre_model_fn(model_dir)` and `model_warmup_fn(model_dir, model)` run ar
 import importlib
 import inspect
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import PurePosixPath
-from types import ModuleType
+from types import GeneratorType, ModuleType
 from typing import Any
 
 from moorage.modelhost import artifacts, encoding
@@ -24,6 +25,9 @@ from moorage.modelhost.errors import StartupError
 from moorage.modelhost.settings import Settings
 
 Function = Callable[..., Any]
+
+_REPLACED_BY_TRANSFORM = ("input_fn", "predict_fn", "output_fn")
+_OF_AN_INVOCATION = (*_REPLACED_BY_TRANSFORM, "transform_fn")
 
 _PARAMETERS = {
     "pre_model_fn": ("model_dir",),
@@ -40,107 +44,127 @@ Answer = tuple[bytes | Iterator[Any] | AsyncIterator[Any], str]
 """A whole body, or the parts of a stream, and its content type."""
 
 
+# Abstract base classes take their time to answer, so they are asked about each type once.
+
+
+@lru_cache(maxsize=256)
+def _may_be_awaitable(kind: type) -> bool:
+    return issubclass(kind, (Awaitable, GeneratorType))  # a generator may be a coroutine of the old kind
+
+
+@lru_cache(maxsize=256)
+def _is_stream(kind: type) -> bool:
+    return issubclass(kind, (Iterator, AsyncIterator))
+
+
 class Handler:
     """One loaded model. `wait` runs an awaitable to its end, for user functions that are async."""
 
     def __init__(self, settings: Settings, *, wait: Callable[[Awaitable[Any]], Any]) -> None:
         self._settings = settings
         self._wait = wait
-        self._functions: dict[str, tuple[Function, bool]] = {}
+        self._functions: dict[str, Function] = {}
+        self._input: Function = encoding.decode
+        self._predict: Function | None = None
+        self._output: Function | None = None
+        self._transform: Function | None = None
         self._model: Any = None
+        # Of the one invocation that runs. It is no argument, so that functions that take none are called as they are.
+        self._context: Context | None = None
+        self.takes_context = False
+        """Whether any function of an invocation does."""
 
     def load(self) -> None:
         """Imports the user's module and loads the model. What it raises besides StartupError is the user's."""
         module = _import_program(self._settings)
         given = {name: getattr(module, name, None) for name in _PARAMETERS} if module else {}
         self._functions = {
-            name: (fn, _takes_context(name, fn)) for name, fn in given.items() if fn is not None
+            name: self._prepared(name, function) for name, function in given.items() if function is not None
         }
-        mixed = [name for name in ("input_fn", "predict_fn", "output_fn") if name in self._functions]
+        mixed = [name for name in _REPLACED_BY_TRANSFORM if name in self._functions]
         if "transform_fn" in self._functions and mixed:
             raise StartupError(
                 f"{self._settings.program} defines transform_fn together with {', '.join(mixed)}: keep either "
                 "transform_fn or the others, since transform_fn replaces them."
             )
         model_dir = self._settings.model_dir
-        context = Context(model_dir=model_dir, headers={})
+        self._context = Context(model_dir=model_dir, headers={})
         if "pre_model_fn" in self._functions:
-            self._call("pre_model_fn", context, str(model_dir))
+            self._finished(self._functions["pre_model_fn"](str(model_dir)))
         if "model_fn" in self._functions:
-            self._model = self._call("model_fn", context, str(model_dir))
+            self._model = self._finished(self._functions["model_fn"](str(model_dir)))
         else:
             self._model = artifacts.load(model_dir)
         if "model_warmup_fn" in self._functions:
-            self._call("model_warmup_fn", context, str(model_dir), self._model)
-        if not {"predict_fn", "transform_fn"} & self._functions.keys():
-            self._require_predictor()
+            self._finished(self._functions["model_warmup_fn"](str(model_dir), self._model))
+        self._transform = self._functions.get("transform_fn")
+        self._input = self._functions.get("input_fn", encoding.decode)
+        self._predict = self._functions.get("predict_fn")
+        self._output = self._functions.get("output_fn")
+        if self._transform is None and self._predict is None:
+            self._predict = self._default_predict()
 
-    def _require_predictor(self) -> None:
-        if artifacts.predictor(self._model) is None:
+    def _prepared(self, name: str, function: Function) -> Function:
+        """As it is called: with the arguments that every such function takes."""
+        if not _takes_context(name, function):
+            return function
+        if name in _OF_AN_INVOCATION:
+            self.takes_context = True
+        return lambda *arguments: function(*arguments, self._context)
+
+    def _default_predict(self) -> Function:
+        predict = artifacts.predictor(self._model)
+        if predict is None:
             raise StartupError(
                 f"The model is a {type(self._model).__name__}, which has no predict method and cannot be called: "
                 f"define predict_fn(data, model) in {self._settings.program}."
             )
+        return lambda data, model: predict(data)
 
-    def transform(self, body: bytes, context: Context) -> Answer:
-        """One invocation. Raises InvocationError, or whatever user code raises."""
-        content_type = context.get_request_header("content-type")
-        accept = context.get_request_header("accept")
+    def transform(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Answer:
+        """One invocation; `context` when `takes_context`. Raises InvocationError, or whatever user code raises."""
+        self._context = context
+        content_type = headers.get("content-type")
+        accept = headers.get("accept")
         if not accept or accept.strip() == "*/*":
             accept = self._settings.default_accept
         # Text types reach user code as str, all others as bytes, as in the toolkit.
         is_text = encoding.media_type(content_type) in encoding.TEXT_TYPES
         data = encoding.to_text(body) if is_text else body
-        if "transform_fn" in self._functions:
-            result = self._call("transform_fn", context, self._model, data, content_type, accept)
-        else:
-            result = self._input_predict_output(data, content_type, accept, context)
-        return self._answer(result, accept)
+        if self._transform is not None:
+            result = self._finished(self._transform(self._model, data, content_type, accept))
+            return self._answer(result, accept)
+        return self._input_predict_output(data, content_type, accept)
 
-    def _input_predict_output(
-        self, body: bytes | str, content_type: str | None, accept: str, context: Context
-    ) -> Any:
-        if "input_fn" in self._functions:
-            data = self._call("input_fn", context, body, content_type)
-        else:
-            data = encoding.decode(body, content_type)
-        if "predict_fn" in self._functions:
-            prediction = self._call("predict_fn", context, data, self._model)
-        else:
-            predict = artifacts.predictor(self._model)
-            assert predict is not None, "checked when the model was loaded"
-            prediction = self._finished(predict(data))
-        if "output_fn" in self._functions:
-            return self._call("output_fn", context, prediction, accept)
-        if _is_stream(prediction) or isinstance(prediction, bytes | bytearray):
-            return prediction
+    def _input_predict_output(self, body: bytes | str, content_type: str | None, accept: str) -> Answer:
+        assert self._predict is not None, "checked when the model was loaded"
+        data = self._finished(self._input(body, content_type))
+        prediction = self._finished(self._predict(data, self._model))
+        if self._output is not None:
+            return self._answer(self._finished(self._output(prediction, accept)), accept)
+        if isinstance(prediction, (bytes, bytearray)) or _is_stream(prediction.__class__):
+            return self._answer(prediction, accept)
         media = encoding.choose(accept, self._settings.default_accept)
         return encoding.encode(prediction, media), media
 
-    def _call(self, name: str, context: Context, *arguments: Any) -> Any:
-        function, takes_context = self._functions[name]
-        return self._finished(function(*arguments, context) if takes_context else function(*arguments))
-
     def _finished(self, result: Any) -> Any:
-        return self._wait(result) if inspect.isawaitable(result) else result
+        if _may_be_awaitable(result.__class__) and inspect.isawaitable(result):
+            return self._wait(result)
+        return result
 
     def _answer(self, result: Any, accept: str) -> Answer:
         body, content_type = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
         content_type = content_type or next(iter(encoding.preferences(accept)), self._settings.default_accept)
-        if _is_stream(body):
-            return body, str(content_type)
         if isinstance(body, str):
             return body.encode(), str(content_type)
-        if isinstance(body, bytes | bytearray | memoryview):
+        if isinstance(body, (bytes, bytearray, memoryview)):
             return bytes(body), str(content_type)
+        if _is_stream(body.__class__):
+            return body, str(content_type)
         # Neither text nor bytes, such as a dict from transform_fn: encoded as the default output_fn would.
         media = encoding.media_type(content_type)
         media = media if encoding.supports(media) else encoding.JSON
         return encoding.encode(body, media), media
-
-
-def _is_stream(result: Any) -> bool:
-    return isinstance(result, Iterator | AsyncIterator)
 
 
 def _import_program(settings: Settings) -> ModuleType | None:

@@ -127,8 +127,9 @@ class Worker:
         self._shared.served[0] += 1
 
     def _answer(self, request: Request, reply: Reply) -> None:
-        context = Context(model_dir=self._settings.model_dir, headers=request.headers)
-        body, content_type = self._handler.transform(request.body, context)
+        headers = request.headers
+        context = self._context(headers) if self._handler.takes_context else None
+        body, content_type = self._handler.transform(request.body, headers, context)
         reply.begin(content_type, context)
         if isinstance(body, bytes):
             _flush_output()
@@ -140,6 +141,13 @@ class Worker:
             self._stream(body, reply)
         _flush_output()
         reply.end()
+
+    def _context(self, headers: dict[str, str]) -> Context:
+        return Context(
+            model_dir=self._settings.model_dir,
+            headers=headers,
+            request_id=headers.get("x-amzn-sagemaker-inference-id") or str(self._shared.served[0] + 1),
+        )
 
     def _failed(self, error: BaseException, reply: Reply, *, cancelled: bool) -> None:
         told_to_stop = isinstance(error, ClientGone) or (
