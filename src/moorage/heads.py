@@ -1,9 +1,8 @@
 """Heads that are like one before, but for a few values: what is sent over one connection, again and again.
 
-A client's requests differ in their date, their signature and their length; so do a container's replies. `KnownHead` is
-made of a head that llhttp has parsed, and reads another one like it in a fifth of the time: it compares what must be
-the same, and takes the values of `_VARYING` from between. What it reads is what llhttp would have read, or it reads
-nothing:
+A client's requests differ in their date, their signature and their length; so do a container's replies. `KnownHead`
+is made of a head that llhttp has parsed, and reads another one like it: it compares what must be the same, and takes
+the values of `_VARYING` from between. What it reads is what llhttp would have read, or it reads nothing:
 
 * every byte but those of the values is one that llhttp has seen in its place;
 * a value is visible ASCII and spaces, so it cannot end its line;
@@ -14,8 +13,16 @@ from typing import Final
 
 _LENGTH: Final = b"content-length"
 _VARYING: Final = frozenset(
-    (b"authorization", _LENGTH, b"amz-sdk-invocation-id", b"amz-sdk-request", b"date", b"x-amz-content-sha256", b"x-amz-date")
-)  # fmt: skip
+    (
+        b"amz-sdk-invocation-id",
+        b"amz-sdk-request",
+        b"authorization",
+        _LENGTH,
+        b"date",
+        b"x-amz-content-sha256",
+        b"x-amz-date",
+    )
+)
 """The headers whose values may be others."""
 
 _LEFT_TO_LLHTTP: Final = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
