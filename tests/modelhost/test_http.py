@@ -42,6 +42,25 @@ def test_a_request_in_pieces(connection: Connection, data: bytes, step: int) -> 
         assert request.headers == {"x-amzn-a": "1"}
 
 
+def test_a_head_like_the_last_one_goes_with_another_body(connection: Connection) -> None:
+    sent = [invocation(body, "X-Amzn-A: 1") for body in ("[1]", "[2]", "[33]", "[44]")]
+    found = []
+    for data in (*sent, sent[0][:-1], sent[0][-1:], sent[1] + sent[2], sent[2]):
+        connection.feed(data)
+        found += connection.requests
+        connection.requests.clear()
+    assert bodies(found) == [b"[1]", b"[2]", b"[33]", b"[44]", b"[1]", b"[2]", b"[33]", b"[33]"]
+    assert all(request.headers["x-amzn-a"] == "1" for request in found)
+
+
+def test_a_body_like_the_last_request_is_a_body(connection: Connection) -> None:
+    connection.feed(PING)
+    connection.requests.clear()
+    connection.feed(invocation(PING)[: -len(PING)])
+    connection.feed(PING)
+    assert bodies(list(connection.requests)) == [PING]
+
+
 def test_the_start_of_the_next_request_is_half_received(connection: Connection) -> None:
     connection.feed(PING + b"P")
     assert len(connection.requests) == 1

@@ -1,7 +1,8 @@
 """A client's connection in the worker that serves it: bytes in, whole requests out.
 
 llhttp (through httptools) turns bytes into calls of the `on_` methods. What cannot be served is a request too, with
-a refusal, so that what was asked before it is answered before it; nothing is read behind it.
+a refusal, so that what was asked before it is answered before it; nothing is read behind it. A request whose head is
+that of the one before it, to the byte, is not parsed anew.
 """
 
 import socket
@@ -36,12 +37,24 @@ class Request:
         """Whether it came by HTTP/1.0, which has no chunks."""
         self.refusal: tuple[int, str] | None = None
 
+    def again(self, body: bytes) -> "Request":
+        """The same head with another body. Only for requests that do not end their connection."""
+        request = Request()
+        request.method = self.method
+        request.url = self.url
+        request.headers = self.headers
+        request.body = body
+        return request
+
 
 class Connection:
     __slots__ = (
         "_again",
         "_head_bytes",
         "_headers_complete",
+        "_last",
+        "_last_head",
+        "_last_size",
         "_length",
         "_max_request_bytes",
         "_named",
@@ -83,6 +96,9 @@ class Connection:
         self._reading: Request | None = None
         self._headers_complete = False
         self._again = b""  # a head to be read once more
+        self._last = Request()
+        self._last_head = b""
+        self._last_size = 0
         self._named: dict[str, str] = {}  # headers that are for us
         self._parts: list[bytes] = []
         self._length = 0
@@ -116,6 +132,9 @@ class Connection:
             if self._head_bytes + (end if end >= 0 else len(data)) > http.MAX_HEAD_BYTES:
                 self._refuse(431, http.TOO_LARGE_A_HEAD)
                 return
+        if len(data) == self._last_size and self._reading is None and data.startswith(self._last_head):
+            self.requests.append(self._last.again(data[len(self._last_head) :]))
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -130,12 +149,23 @@ class Connection:
             if not self.closing:
                 self._refuse(400, http.malformed(error))
             return
-        if self._reading is None or self._headers_complete:
+        if self._reading is None:
+            self._head_bytes = 0
+            self._remember(data)
+        elif self._headers_complete:
             self._head_bytes = 0
         else:
             self._head_bytes += len(data)
             if self._head_bytes >= http.MAX_HEAD_BYTES:
                 self._refuse(431, http.TOO_LARGE_A_HEAD)
+
+    def _remember(self, data: bytes) -> None:
+        """What one read has brought, if that is one request: clients repeat their heads to the byte."""
+        if len(self.requests) == 1 and not self.closing:
+            request = self.requests[0]
+            size = data.find(b"\r\n\r\n") + 4
+            if len(data) == size + len(request.body):  # else it came in several reads, or in chunks
+                self._last, self._last_head, self._last_size = request, data[:size], len(data)
 
     def forget_parser(self) -> None:
         """It holds our methods: without it nothing of us is left when the last reference is gone."""
