@@ -137,6 +137,8 @@ def test_all_else_is_left_to_llhttp(message: bytes) -> None:
         changed(b"Host:", b"Upgrade: h2c\r\nHost:"),
         changed(b"Content-Length: 2\r\n\r\n[]", b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n"),
         changed(b"Boto3/1.44", b"Boto3/\x80"),
+        changed(b"Boto3/1.44", b"Boto3/" + b"1" * 4096),
+        changed(b"Length: 2\r\n\r\n[]", b"Length: " + b"0" * 5000 + b"\r\n\r\n"),
         changed(b"User-Agent: Boto3/1.44", b"User-Agent:"),
         changed(b"User-Agent: ", b"User-Agent:"),
         changed(b"User-Agent: ", b"User-Agent:  "),

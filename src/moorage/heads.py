@@ -26,6 +26,12 @@ _VARYING: Final = frozenset(
 """The headers whose values may be others."""
 
 _LEFT_TO_LLHTTP: Final = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
+_LONGEST: Final = 4096
+"""Longer heads are not kept: there may be as many as there are connections."""
+
+MOST_LEARNED: Final = 16
+"""Of so many heads, less those that were known since, one was unlike the next: no more are learned then."""
+
 _PLAIN: Final = bytes(range(0x20, 0x7F))
 
 
@@ -94,8 +100,7 @@ def learn(message: bytes, headers: dict[bytes, bytes]) -> KnownHead | None:
     without the spaces around them. None if it is not of the plain kind that can be known."""
     head, _, body = message.partition(b"\r\n\r\n")
     same, *lines = head.split(b"\r\n")
-    length = headers.get(_LENGTH, b"")
-    if not length.isdigit() or int(length) != len(body):
+    if len(head) > _LONGEST or headers.get(_LENGTH) != decimal(len(body)):
         return None
     if len(lines) != len(headers) or not _LEFT_TO_LLHTTP.isdisjoint(headers):
         return None

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from moorage.heads import KnownHead, learn
+from moorage.heads import MOST_LEARNED, KnownHead, learn
 from moorage.turns import Turns
 
 Connector = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[object]]
@@ -24,9 +24,6 @@ Connector = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]]
 
 _NOTHING = memoryview(b"")
 _MOST_IDLE = 1024
-_MOST_UNLIKE = 16
-"""So many replies are kept to compare the next with, before it is taken that none are alike."""
-
 _LONGEST_HEAD = 256 * 1024
 _PIECE = 64 * 1024
 _PIECE_OF_CHUNKS = 32 * 1024
@@ -200,7 +197,7 @@ class UpstreamConnection(asyncio.Protocol):
         headers = known.head.read(data)
         if headers is None or self.without_body or self._exchange is None:
             return False
-        self._pool.unlike = 0
+        self._pool.unlike = max(0, self._pool.unlike - 1)
         self._head_complete = True
         body = data[known.head.body_at :]
         try:
@@ -217,10 +214,12 @@ class UpstreamConnection(asyncio.Protocol):
         """The parser has taken this in: the next reply may be like it."""
         pool = self._pool
         whole = self._exchange is None and not self._transport.is_closing() and not self.without_body
-        if whole and pool.unlike < _MOST_UNLIKE:
+        if whole and pool.unlike < MOST_LEARNED:
             pool.unlike += 1
-            head = learn(data, self._headers)
-            pool.known_reply = None if head is None else KnownReply(head, self._parser.get_status_code())
+            status = self._parser.get_status_code()
+            has_body = status not in (204, 304)  # else it ends with its head, whatever that says
+            head = learn(data, self._headers) if has_body and pool.unlike < MOST_LEARNED else None
+            pool.known_reply = None if head is None else KnownReply(head, status)
 
     def _take(self, data: bytes | memoryview) -> None:
         try:
@@ -381,7 +380,7 @@ class Pool:
         """In which large replies are taken in."""
         self.known_reply: KnownReply | None = None
         self.unlike = 0
-        """How many replies in a row were not like one before."""
+        """How many replies were not like the one before, less those that were."""
         self._connect = connect
         self._loop = loop
         self._timeout_seconds = timeout_seconds

@@ -79,6 +79,22 @@ async def test_a_stream_without_parts_has_none_however_often(gateway: Gateway) -
         assert (reply.status, reply.body) == (200, b"")
 
 
+async def test_a_status_without_a_body_has_none_however_often(gateway: Gateway) -> None:
+    lengths = iter(("0", "0", "2"))
+
+    async def script(connection: ContainerConnection) -> None:
+        while True:
+            await connection.request()
+            length = next(lengths)
+            await connection.reply(b"ab"[: int(length)], status=204, headers={"Content-Length": length})
+
+    gateway.route(await gateway.container(script))
+    client = await gateway.client()
+    for _ in range(3):
+        reply = await client.call(request(b"x"))
+        assert (reply.status, reply.body) == (200, b"")
+
+
 async def test_a_wrong_signature_is_refused_however_well_the_head_is_known(gateway: Gateway) -> None:
     container = await gateway.echo()
     client = await gateway.client()

@@ -44,7 +44,7 @@ def test_a_request_in_pieces(connection: Connection, data: bytes, step: int) -> 
 
 def test_a_head_like_the_last_one_goes_with_another_body(connection: Connection) -> None:
     sent = [invocation(body, "X-Amzn-A: 1") for body in ("[1]", "[2]", "[33]", "[44]")]
-    found = []
+    found: list[Request] = []
     for data in (*sent, sent[0][:-1], sent[0][-1:], sent[1] + sent[2], sent[2]):
         connection.feed(data)
         found += connection.requests

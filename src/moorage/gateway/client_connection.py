@@ -36,7 +36,7 @@ from moorage.errors import (
 )
 from moorage.gateway import http
 from moorage.gateway.request import DONE, Front, KnownRequest, Refused, Request
-from moorage.heads import decimal, learn
+from moorage.heads import MOST_LEARNED, decimal, learn
 from moorage.turns import Turns
 
 LINGER_SECONDS = 3.0
@@ -44,9 +44,6 @@ _SMALL = 64 * 1024
 _PIECE_OF_HEAD = 8 * 1024
 _PIECE_OF_BODY = 64 * 1024
 """How much is parsed before a look at what it has come to."""
-
-_MOST_UNLIKE = 16
-"""So many of a connection's requests are kept to compare the next with, before it is taken that none are alike."""
 
 _NEVER_REPEATED = frozenset((b"host", b"authorization", b"content-length", b"x-amz-date"))
 logger = logging.getLogger(__name__)
@@ -141,7 +138,7 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes = 0  # since the last head or piece of body: of a head, or of trailers
         self._headers: dict[bytes, bytes] | None = None  # of the head being parsed
         self._known: KnownRequest | None = None
-        self._unlike = 0  # how many requests in a row were not like one before
+        self._unlike = 0  # how many requests were not like the one before, less those that were
         self._repeated_headers = 0
         self._body_held = False
         self._giving_way = False
@@ -198,7 +195,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
                 self._malformed(self._too_large())
-            elif between_requests and self._unlike < _MOST_UNLIKE:
+            elif between_requests and self._unlike < MOST_LEARNED:
                 self._learn(data)
 
     def _take_known(self, known: KnownRequest, data: bytes) -> bool:
@@ -207,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
         headers = head.read(data)
         if headers is None or head.body_at > self._settings.max_header_bytes:
             return False
-        self._unlike = 0
+        self._unlike = max(0, self._unlike - 1)
         request = Request(self)
         request.known = known
         request.method = known.method
@@ -233,7 +230,7 @@ class ClientConnection(asyncio.Protocol):
         request = self._active
         if request is not None and request.body_complete and request.keep_alive and not self._waiting:
             self._unlike += 1
-            head = learn(data, request.headers)
+            head = learn(data, request.headers) if self._unlike < MOST_LEARNED else None
             self._known = None if head is None else KnownRequest(head, request)
 
     def _feed_in_pieces(self, data: memoryview) -> None:

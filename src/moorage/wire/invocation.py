@@ -18,7 +18,7 @@ from moorage.resources import address_of
 from moorage.wire import validation
 
 _LONGEST_MESSAGE: Final = 2048
-_MOST_RENDERED: Final = 16
+_MOST_RENDERED: Final = 2
 _ASCII = r"\p{ASCII}*"
 _PRINTABLE = r"\A\S[\p{Print}]*\z"
 _NAME = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
@@ -212,7 +212,7 @@ class Invocation:
     operation: Operation
     endpoint_name: str
     members: dict[bytes, bytes]
-    rendered: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+    rendered: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict, compare=False, repr=False)
     """Heads of requests to containers without their length, by path and host."""
 
     @property
