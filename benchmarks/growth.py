@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -53,6 +53,7 @@ from moorage_server import GATEWAY, moorage_serve
 from overload import Crowd
 from signing import signed, signed_request
 from tables import Table
+from workers import use_of
 
 CALLED = 250
 IDLE = 10_000
@@ -66,6 +67,13 @@ SIZES = {
     CONNECTIONS: (CALLED, 1),
 }
 """Endpoints, and the instances of each."""
+
+
+@dataclass
+class Run:
+    load: Load
+    gateway_us: float
+    """Processor time of the gateway for a request."""
 
 
 @dataclass
@@ -92,9 +100,7 @@ def measure(effort: Effort) -> list[Table]:
         stack.enter_context(_idle_connections(idle.port, IDLE))
         each_kib = (_memory_mib(idle.pid) - before) * 1024 / IDLE
         idle.memory_mib = _memory_mib(idle.pid)
-        loads = take_turns(
-            list(SIZES), effort.rounds, lambda name: _load(grown[name].port, effort), warm_up=True
-        )
+        runs = take_turns(list(SIZES), effort.rounds, lambda name: _run(grown[name], effort), warm_up=True)
     costs = Table(
         name="growth-costs",
         title="What growth costs",
@@ -110,19 +116,35 @@ def measure(effort: Effort) -> list[Table]:
     setup = f"{times}, {effort.connections} connections, {CALLED} endpoints called."
     return [
         costs,
-        _table("growth", "One gateway core that has grown", setup, FEW, loads),
+        _table("growth", "One gateway core that has grown", setup, FEW, runs),
         _beside_reads(effort),
     ]
 
 
-def _table(name: str, title: str, setup: str, base: str, loads: dict[str, list[Load]]) -> Table:
-    columns = {"requests/s": "requests_per_second", "p50 ms": "p50_ms", "p99 ms": "p99_ms"}
+def _run(grown: Grown, effort: Effort) -> Run:
+    return _timed([grown.pid], lambda: _load(grown.port, effort))
+
+
+def _timed(gateways: Sequence[int], load: Callable[[], Load]) -> Run:
+    before = sum(use_of(pid).cpu_seconds for pid in gateways)
+    found = load()
+    spent = sum(use_of(pid).cpu_seconds for pid in gateways) - before
+    return Run(found, spent / found.requests * 1e6)
+
+
+def _table(name: str, title: str, setup: str, base: str, runs: dict[str, list[Run]]) -> Table:
+    columns: dict[str, Callable[[Run], float]] = {
+        "requests/s": lambda run: run.load.requests_per_second,
+        "p50 ms": lambda run: run.load.p50_ms,
+        "p99 ms": lambda run: run.load.p99_ms,
+        "gateway µs a request": lambda run: run.gateway_us,
+    }
     return Table(
         name=name,
         title=title,
         setup=setup,
         figures={
-            figure: {who: [getattr(load, column) for load in runs] for who, runs in loads.items()}
+            figure: {who: [column(run) for run in each] for who, each in runs.items()}
             for figure, column in columns.items()
         },
         base=base,
@@ -245,25 +267,27 @@ def _beside_reads(effort: Effort) -> Table:
         raw = f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{head}\r\n{asked}".encode()
         answered: list[float] = []
 
-        def load(name: str) -> Load:
+        def invocations() -> Load:
+            return wrk(
+                url, body=BODY, headers=headers, seconds=effort.seconds, connections=effort.connections
+            )
+
+        def run(name: str) -> Run:
+            gateways = server.processes(GATEWAY)
             if name == ALONE:
-                return wrk(
-                    url, body=BODY, headers=headers, seconds=effort.seconds, connections=effort.connections
-                )
+                return _timed(gateways, invocations)
             with ThreadPoolExecutor(1) as executor:
                 reads = executor.submit(asyncio.run, Crowd(port).run(READS, effort.seconds, raw))
-                found = wrk(
-                    url, body=BODY, headers=headers, seconds=effort.seconds, connections=effort.connections
-                )
+                found = _timed(gateways, invocations)
                 answered.append(len(reads.result().good) / effort.seconds)
             return found
 
-        loads = take_turns([ALONE, BESIDE], effort.rounds, load, warm_up=True)
+        runs = take_turns([ALONE, BESIDE], effort.rounds, run, warm_up=True)
     setup = (
         f"`moorage serve`, its gateway on a core of its own. Of the {READS:,} reads a second that were asked, "
         f"{statistics.median(answered):,.0f} were answered; what was more was refused (ThrottlingException)."
     )
-    return _table("growth-reads", "Invocations beside reads of the control plane", setup, ALONE, loads)
+    return _table("growth-reads", "Invocations beside reads of the control plane", setup, ALONE, runs)
 
 
 @contextmanager
