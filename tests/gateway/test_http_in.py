@@ -250,6 +250,8 @@ GARBAGE = {
     "random bytes": bytes(range(256)) * 4,
     "method not known": b"FETCH / HTTP/1.1\r\nHost: a\r\n\r\n",
     "CONNECT": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    "CONNECT to a path": b"CONNECT /a HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    "CONNECT to a URL": b"CONNECT http://a/b HTTP/1.1\r\nHost: a\r\n\r\n",
     "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
     "target of another scheme": b"GET ftp://a/b HTTP/1.1\r\nHost: a\r\n\r\n",
     "upgrade": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
@@ -280,6 +282,25 @@ async def test_what_is_not_http_is_refused_and_the_connection_closed(gateway: Ga
         assert json.loads(reply.body)["message"]
     else:
         assert b"<Error><Code>InvalidRequest</Code><Message>" in reply.body
+    assert await client.rest() == b""
+    assert await gateway.is_alive()
+
+
+async def test_a_length_of_many_digits_is_a_number(gateway: Gateway) -> None:
+    client = await gateway.client()
+    client.send(
+        b"POST /endpoints/a/invocations HTTP/1.1\r\nHost: a\r\nContent-Length: "
+        + b"0" * 5000
+        + b"3\r\n\r\nabc"
+    )
+    assert (await client.reply()).status == 403
+
+
+async def test_an_upgrade_behind_a_refused_request_is_dropped(gateway: Gateway) -> None:
+    client = await gateway.client()
+    refused = CHUNKS.replace(b"/_moorage/health", b"/endpoints/a/invocations") + b"1\r\na\r\n0\r\n\r\n"
+    client.send(refused + b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await client.reply()).status == 403
     assert await client.rest() == b""
     assert await gateway.is_alive()
 

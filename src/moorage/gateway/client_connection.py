@@ -45,6 +45,7 @@ _PIECE_OF_HEAD = 8 * 1024
 _PIECE_OF_BODY = 64 * 1024
 """How much is parsed before a look at what it has come to."""
 
+_NO_UPGRADE = "CONNECT and Upgrade are not supported: send HTTP/1.1 without them."
 _NEVER_REPEATED = frozenset((b"host", b"authorization", b"content-length", b"x-amz-date"))
 logger = logging.getLogger(__name__)
 
@@ -192,6 +193,8 @@ class ClientConnection(asyncio.Protocol):
             self._answer_reading(_service_error(error.__context__ or error))
         except httptools.HttpParserError as error:
             self._malformed(f"The request is not valid HTTP/1.1: {error}.")
+        except httptools.HttpParserUpgrade:  # behind a refused request, where no one has looked at the head
+            self._malformed(_NO_UPGRADE)
         else:
             if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
                 self._malformed(self._too_large())
@@ -350,8 +353,8 @@ class ClientConnection(asyncio.Protocol):
             raise MalformedHttpRequestException(f"HTTP/{version} is not supported here, HTTP/1.1 is.")
         if not request.target.startswith(b"/"):
             request.target = _origin_form(request)
-        if b"upgrade" in headers and parser.should_upgrade():
-            raise MalformedHttpRequestException("Upgrade is not supported: send HTTP/1.1 without it.")
+        if (b"upgrade" in headers or request.method == b"CONNECT") and parser.should_upgrade():
+            raise MalformedHttpRequestException(_NO_UPGRADE)
         encoding = headers.get(b"transfer-encoding")
         if encoding is not None and encoding.lower() != b"chunked":
             raise MalformedHttpRequestException("The only transfer encoding supported is 'chunked'.")

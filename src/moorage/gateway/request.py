@@ -121,7 +121,8 @@ class Request:
         """The declared length of the body in bytes; None when it comes in chunks."""
         if b"transfer-encoding" in self.headers:
             return None
-        return int(self.headers.get(b"content-length", b"0"))
+        digits = self.headers.get(b"content-length", b"0")
+        return int(digits) if len(digits) < 20 else int(digits.lstrip(b"0") or b"0")
 
     @property
     def secure(self) -> bool:
