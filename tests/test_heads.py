@@ -54,10 +54,11 @@ class Parsed:
 
 
 def parsed(message: bytes) -> Parsed | None:
-    """None if it is not exactly one request."""
+    """None if it is not exactly one request or reply."""
     found = Parsed()
+    parser = httptools.HttpResponseParser if message.startswith(b"HTTP/") else httptools.HttpRequestParser
     try:
-        httptools.HttpRequestParser(found).feed_data(message)
+        parser(found).feed_data(message)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
     return found if found.messages == found.begun == 1 and not found.repeated else None
@@ -176,13 +177,17 @@ NAMES = (
 VALUES = st.binary(max_size=6) | st.sampled_from((b"0", b"1", b"2", b"close", b"a Signature=b", b"chunked"))
 
 
-@given(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6), st.lists(VALUES, max_size=6))
+@given(
+    st.sampled_from((b"POST / HTTP/1.1", b"HTTP/1.1 200 OK", b"HTTP/1.1 500 ", b"HTTP/1.0 200 OK")),
+    st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6),
+    st.lists(VALUES, max_size=6),
+)
 def test_whatever_is_learned_is_read_as_by_llhttp(
-    lines: list[tuple[bytes, bytes]], others: list[bytes]
+    first_line: bytes, lines: list[tuple[bytes, bytes]], others: list[bytes]
 ) -> None:
     def message(values: list[bytes]) -> bytes:
         head = b"".join(b"%b: %b\r\n" % (name, value) for (name, _), value in zip(lines, values, strict=True))
-        return b"POST / HTTP/1.1\r\n%bContent-Length: 2\r\n\r\n[]" % head
+        return b"%b\r\n%bContent-Length: 2\r\n\r\n[]" % (first_line, head)
 
     own = [value for _, value in lines]
     first = parsed(message(own))
