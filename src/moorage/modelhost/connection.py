@@ -132,7 +132,8 @@ class Connection:
             if self._head_bytes + (end if end >= 0 else len(data)) > http.MAX_HEAD_BYTES:
                 self._refuse(431, http.TOO_LARGE_A_HEAD)
                 return
-        if len(data) == self._last_size and self._reading is None and data.startswith(self._last_head):
+        between_requests = self._reading is None
+        if between_requests and len(data) == self._last_size and data.startswith(self._last_head):
             self.requests.append(self._last.again(data[len(self._last_head) :]))
             return
         try:
@@ -151,7 +152,8 @@ class Connection:
             return
         if self._reading is None:
             self._head_bytes = 0
-            self._remember(data)
+            if between_requests:
+                self._remember(data)
         elif self._headers_complete:
             self._head_bytes = 0
         else:
@@ -165,7 +167,7 @@ class Connection:
             request = self.requests[0]
             size = data.find(b"\r\n\r\n") + 4
             if len(data) == size + len(request.body):  # else it came in several reads, or in chunks
-                self._last, self._last_head, self._last_size = request, data[:size], len(data)
+                self._last, self._last_head, self._last_size = request.again(b""), data[:size], len(data)
 
     def forget_parser(self) -> None:
         """It holds our methods: without it nothing of us is left when the last reference is gone."""
