@@ -106,7 +106,7 @@ class Settings:
         480.0, "Time a container has for a whole response stream.", least=0.05, most=86400
     )
     connect_timeout_seconds: float = setting(
-        1.0, "Time a container has to accept a connection.", least=0.05, most=60
+        5.0, "Time a container has to accept a connection.", least=0.05, most=60
     )
     container_idle_seconds: float = setting(
         2.0, "How long an idle connection to a container is reused.", least=0, most=3600

@@ -252,17 +252,19 @@ class Gateway:
 
     async def container(self, script: Script) -> Container:
         container = Container(script)
-        sockets = await self._listen(container, lambda cb: asyncio.start_server(cb, "127.0.0.1", 0))
+        sockets = await self.listen(
+            container, lambda cb: asyncio.start_server(cb, "127.0.0.1", 0, backlog=1024)
+        )
         container.port = sockets[0].getsockname()[1]
         return container
 
     async def upstream(self, path: Path, script: Script) -> Container:
         """What stands behind one of the gateway's Unix sockets."""
         container = Container(script)
-        await self._listen(container, lambda cb: asyncio.start_unix_server(cb, path))
+        await self.listen(container, lambda cb: asyncio.start_unix_server(cb, path))
         return container
 
-    async def _listen(
+    async def listen(
         self, container: Container, listen: Callable[[Any], Awaitable[asyncio.Server]]
     ) -> Sequence[socket.socket]:
         tasks: set[asyncio.Task[None]] = set()

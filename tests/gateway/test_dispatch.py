@@ -14,6 +14,7 @@ import pytest
 from moorage.gateway import front
 from moorage.routing.table import route_document
 from tests.gateway.harness import (
+    Container,
     ContainerConnection,
     Gateway,
     Message,
@@ -559,6 +560,17 @@ async def test_a_connection_not_accepted_in_time_is_tried_elsewhere() -> None:
             assert (await gateway.call(request(b"x"))).body == b"x"
         for sock in (full, *blockers):
             sock.close()
+
+
+async def test_more_connections_than_a_container_has_room_for_are_made_in_the_end() -> None:
+    """The kernel drops what does not fit into the queue of its listener, and tries again after a second."""
+    async with start_gateway() as gateway:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=8)
+        container = Container(echo)
+        await gateway.listen(container, lambda cb: asyncio.start_server(cb, sock=listener, backlog=8))
+        gateway.route(listener.getsockname()[1])
+        replies = await asyncio.gather(*(gateway.call(request(b"x")) for _ in range(24)))
+        assert [reply.body for reply in replies] == [b"x"] * 24
 
 
 # --- choosing ----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def loud(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]
     """For tests in which the door, and nothing else, has something to tell in the log."""
     yield caplog
     records = caplog.get_records("call")
-    assert {record.name for record in records} <= {"moorage.gateway.visitors"}
+    assert {record.name for record in records} <= {"moorage.gateway.doors", "moorage.gateway.visitors"}
     records.clear()
 
 
@@ -166,7 +166,7 @@ async def test_a_door_without_descriptors_opens_again(
             raise OSError(failures.pop(0), "no")
         return real(listener)
 
-    monkeypatch.setattr("moorage.gateway.visitors._WITHOUT_FILES_SECONDS", 0.01)
+    monkeypatch.setattr("moorage.gateway.doors._WITHOUT_FILES_SECONDS", 0.01)
     monkeypatch.setattr(socket.socket, "accept", accept)
     async with tls_gateway(tmp_path) as (gateway, context):
         writer = await connect(gateway, context)

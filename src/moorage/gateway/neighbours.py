@@ -8,23 +8,23 @@ docs/decisions/0007-a-listener-for-each-gateway.md).
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+
+from moorage.gateway.doors import Admission
 
 LOOK_SECONDS = 0.05
 _AT_ONCE = 16
 """Between which everyone else gets a turn, however many wait."""
 
 logger = logging.getLogger(__name__)
-Admit = Callable[[socket.socket, str], None]
-"""Takes an accepted connection in, given where it comes from."""
 
 
 class Neighbours:
     """Looks after `listeners` as long as `look_after` runs. They are others' to close."""
 
-    def __init__(self, listeners: Sequence[socket.socket], admit: Admit) -> None:
+    def __init__(self, listeners: Sequence[socket.socket], admission: Admission) -> None:
         self._listeners = listeners
-        self._admit = admit
+        self._admission = admission
 
     async def look_after(self) -> None:
         while True:
@@ -41,25 +41,4 @@ class Neighbours:
             except OSError as error:  # it has gone already, or there is no file descriptor for it
                 logger.debug("a connection of another gateway was not taken: %s", error)
                 return
-            self._admit(sock, address)
-
-
-class PlainAdmission:
-    """Makes connections without TLS of accepted sockets."""
-
-    def __init__(self, connection: Callable[[], asyncio.Protocol], loop: asyncio.AbstractEventLoop) -> None:
-        self._connection = connection
-        self._loop = loop
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def __call__(self, sock: socket.socket, address: str) -> None:
-        task = self._loop.create_task(self._make(sock), name="take a connection over")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _make(self, sock: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(self._connection, sock)
-        except OSError:
-            sock.close()
-            logger.debug("a connection ended before it was taken over", exc_info=True)
+            self._admission.admit(sock, address)

@@ -16,13 +16,14 @@ from moorage.auth.access import Access
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.client_connection import ClientConnection
+from moorage.gateway.doors import Admission, Door, PlainAdmission, TlsAdmission
 from moorage.gateway.feed import Report, follow, observed
 from moorage.gateway.front import GatewayFront, Timed
 from moorage.gateway.http import ReplyOpening, request_ids
 from moorage.gateway.limits import LimitedConnection, limits_of
-from moorage.gateway.neighbours import Neighbours, PlainAdmission
+from moorage.gateway.neighbours import Neighbours
 from moorage.gateway.tls import Certificate
-from moorage.gateway.visitors import TlsDoor, Visitors
+from moorage.gateway.visitors import Visitors
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
@@ -115,16 +116,15 @@ class GatewayServer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_FOR_TABLE_SECONDS):
                     await received.wait()
-        doors = [await self._open(connection, visitors)]
+        admission = self._admission(connection, visitors)
+        doors = [Door(self._listener, admission, loop)]
         if self._internal is not None:
             ours = partial(ClientConnection, visitors=Visitors(), **common)
-            doors.append(await loop.create_server(ours, sock=self._internal, backlog=1024))
+            doors.append(Door(self._internal, PlainAdmission(ours, loop), loop))
         looking_after: asyncio.Task[None] | None = None
         if self._neighbours:
-            door = doors[0]
-            admit = door.admit if isinstance(door, TlsDoor) else PlainAdmission(connection, loop)
             looking_after = loop.create_task(
-                Neighbours(self._neighbours, admit).look_after(), name="look after the neighbours"
+                Neighbours(self._neighbours, admission).look_after(), name="look after the neighbours"
             )
             tasks.append(looking_after)
         try:
@@ -133,22 +133,19 @@ class GatewayServer:
             if looking_after is not None:
                 looking_after.cancel()
             for door in doors:
-                door.close()
+                await door.close()
             await self._drain()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             front.close()
 
-    async def _open(
-        self, connection: Callable[[], ClientConnection], visitors: Visitors
-    ) -> asyncio.AbstractServer | TlsDoor:
-        """The door for clients."""
+    def _admission(self, connection: Callable[[], ClientConnection], visitors: Visitors) -> Admission:
+        """Of clients."""
         loop = asyncio.get_running_loop()
         if self._certificate is None:
-            return await loop.create_server(connection, sock=self._listener, backlog=4096)
-        return TlsDoor(
-            listener=self._listener,
+            return PlainAdmission(connection, loop)
+        return TlsAdmission(
             certificate=self._certificate,
             visitors=visitors,
             connection=connection,
