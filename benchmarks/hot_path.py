@@ -9,7 +9,6 @@ written. The request on standard input is a signed InvokeEndpoint; the container
 import asyncio
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any, cast
 
 import uvloop
@@ -51,12 +50,13 @@ class Transport:
 class Loop(uvloop.Loop):
     """Opens nothing, and keeps what would have been told of connections."""
 
-    accept: Callable[[], asyncio.Protocol]
+    client: asyncio.Protocol
+    transport: Transport
     upstream: asyncio.Protocol
 
-    async def create_server(self, protocol_factory: Any, *args: Any, **kwargs: Any) -> Any:
-        self.accept = protocol_factory
-        return Transport()
+    async def connect_accepted_socket(self, protocol_factory: Any, *args: Any, **kwargs: Any) -> Any:
+        self.client = protocol_factory()
+        self.transport = connect(self.client)
 
     async def create_connection(self, protocol_factory: Any, *args: Any, **kwargs: Any) -> Any:
         self.upstream = protocol_factory()
@@ -75,11 +75,11 @@ async def invoke(count: int, request: bytes) -> None:
     reply = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     )
-    with socket.socket() as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         server = gateway(listener, container_port=9)
         async with server.running(with_feed=False):
-            client = loop.accept()
-            transport = connect(client)
+            await asyncio.sleep(0.1)  # until the connection is accepted
+            client, transport = loop.client, loop.transport
             client.data_received(request)
             await asyncio.sleep(0.1)  # until it has connected upstream
             upstream = loop.upstream
