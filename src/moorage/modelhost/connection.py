@@ -136,20 +136,22 @@ class Connection:
         if between_requests and len(data) == self._last_size and data.startswith(self._last_head):
             self.requests.append(self._last.again(data[len(self._last_head) :]))
             return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # Nobody here speaks anything else, so the client goes on with HTTP.
-            self._parser = httptools.HttpRequestParser(self)
-            rest = self._again + data[upgrade.args[0] :]
-            self._again = b""
-            if rest and not self.closing:
-                self.feed(rest)
-            return
-        except httptools.HttpParserError as error:
-            if not self.closing:
-                self._refuse(400, http.malformed(error))
-            return
+        while True:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                # Nobody here speaks anything else, so the client goes on with HTTP.
+                self._parser = httptools.HttpRequestParser(self)
+                data = self._again + data[upgrade.args[0] :]
+                self._again = b""
+                between_requests = False
+            except httptools.HttpParserError as error:
+                if not self.closing:
+                    self._refuse(400, http.malformed(error))
+                return
+            if self.closing:
+                return
         if self._reading is None:
             self._head_bytes = 0
             if between_requests:
@@ -157,9 +159,16 @@ class Connection:
         elif self._headers_complete:
             self._head_bytes = 0
         else:
-            self._head_bytes += len(data)
+            self._head_bytes += self._begun(data)
             if self._head_bytes >= http.MAX_HEAD_BYTES:
                 self._refuse(431, http.TOO_LARGE_A_HEAD)
+
+    def _begun(self, data: bytes) -> int:
+        """How much of a read belongs to the head that it ends in; other requests may be before that."""
+        if not self.requests:
+            return len(data)
+        behind = len(data) - (data.rfind(b"\r\n\r\n") + 4) - len(self.requests[-1].body)
+        return max(1, behind)
 
     def _remember(self, data: bytes) -> None:
         """What one read has brought, if that is one request: clients repeat their heads to the byte."""

@@ -129,9 +129,10 @@ class WorkerPool:
             self._settled.clear()
 
     def _free(self) -> WorkerProcess | None:
-        """Whoever was free last: what it works with is still warm."""
+        """Whoever has the fewest connections whose bodies are on the way, for they come back to it; of those, who was
+        free last, for what it works with is still warm."""
         free = (each for each in reversed(self._alive) if each.holder is None and not each.leaving)
-        return next(free, None)
+        return min(free, key=lambda worker: len(worker.visitors), default=None)
 
     def _hear(self, worker: WorkerProcess, message: Message) -> None:
         slot = message.slot
@@ -196,20 +197,26 @@ class WorkerPool:
 
     async def _replace(self, name: str, failures: int) -> tuple[WorkerProcess, int]:
         while True:
-            delay = min(_FIRST_BACKOFF_SECONDS * 2**failures, _LONGEST_BACKOFF_SECONDS)
+            delay = min(_FIRST_BACKOFF_SECONDS * 2 ** min(failures, 10), _LONGEST_BACKOFF_SECONDS)
             await asyncio.sleep(delay)
-            worker = await WorkerProcess.launch(name, self._python, self._settings)
             try:
-                await worker.loaded()
+                return await self._loaded(name), failures
             except StartupError as error:
-                await worker.kill("it could not load the model")
                 failures += 1
                 self._report_failed_replacement(name, error)
-            except BaseException:
-                await worker.kill("the host stops")
-                raise
-            else:
-                return worker, failures
+
+    async def _loaded(self, name: str) -> WorkerProcess:
+        """A worker with the model. StartupError when there can be none now."""
+        worker = await WorkerProcess.launch(name, self._python, self._settings)
+        try:
+            await worker.loaded()
+        except StartupError:
+            await worker.kill("it could not load the model")
+            raise
+        except BaseException:
+            await worker.kill("the host stops")
+            raise
+        return worker
 
     def _report_failed_replacement(self, name: str, error: StartupError) -> None:
         logger.error("%s could not be replaced\n%s%s", name, error.detail, error.sentence)

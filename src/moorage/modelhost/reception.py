@@ -19,6 +19,9 @@ KEEP_ALIVE_SECONDS = 75
 _OPENINGS = (b"POST /invocations ", b"POST /invocations?")
 _GLANCE_BYTES = 32
 _BACKLOG = 2048
+_STRAGGLER_SECONDS = 2.0
+"""How long a client may pause within a request when the host stops."""
+
 _ACCEPTS_AT_ONCE = 64
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RETRY_SECONDS = 0.1
@@ -56,6 +59,7 @@ class Reception:
         for visitor in list(self._watched):
             if visitor.peek(1) is None:
                 self._dismiss(visitor)
+        self._tidying = self._loop.call_later(_STRAGGLER_SECONDS, self._hurry)
 
     async def emptied(self) -> None:
         """Returns when it is closed and watches no connection."""
@@ -169,10 +173,17 @@ class Reception:
         visitor.see_off(reply)
 
     def _tidy(self) -> None:
-        """Closes what has been idle since the last time."""
+        self._close_unused()
+        self._pool.tidy()
+        self._tidying = self._loop.call_later(KEEP_ALIVE_SECONDS, self._tidy)
+
+    def _hurry(self) -> None:
+        self._close_unused()
+        self._tidying = self._loop.call_later(_STRAGGLER_SECONDS, self._hurry)
+
+    def _close_unused(self) -> None:
+        """Those from which nothing has come since the last time."""
         for visitor in list(self._watched):
             if visitor.unused:
                 self._dismiss(visitor)
             visitor.unused = True
-        self._pool.tidy()
-        self._tidying = self._loop.call_later(KEEP_ALIVE_SECONDS, self._tidy)

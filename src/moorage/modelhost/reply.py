@@ -23,6 +23,7 @@ class Reply:
     set until then count."""
 
     __slots__ = (
+        "_bodiless",
         "_chunked",
         "_connection",
         "_content_type",
@@ -40,6 +41,7 @@ class Reply:
         self._connection = connection
         self._shared = shared
         self._old = old
+        self._bodiless = False
         self._chunked = False
         self._content_type = http.TEXT
         self._context: Context | None = None
@@ -71,7 +73,7 @@ class Reply:
                 f"a stream is made of bytes or str, but a part of this one is a {type(part).__name__}"
             )
         opening = b"" if self.started else self._opening()
-        if part:
+        if part and not self._bodiless:
             self._send_part(opening, bytes(part))
         elif opening:
             self._send(opening)
@@ -102,7 +104,8 @@ class Reply:
     def _opening(self) -> bytes:
         status, head = self._head(200)
         self.started = True
-        self._chunked = not self._old and status not in _BODILESS
+        self._bodiless = status in _BODILESS
+        self._chunked = not self._old and not self._bodiless
         state = State.REPLYING_UNTIL_CLOSE if self._old else State.REPLYING
         self._shared.states[self._connection.slot] = state
         return head + (b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
@@ -138,8 +141,11 @@ class Reply:
     def _send(self, data: bytes, flags: int = 0) -> None:
         self._shared.busy_since[0] = 0.0
         try:
-            self._connection.sock.sendall(data, flags)
+            self._connection.sock.sendall(
+                data, flags | socket.MSG_NOSIGNAL
+            )  # whatever user code makes of SIGPIPE
         except OSError:
+            self._shared.busy_since[0] = monotonic()  # user code may clean up now
             if self._connection.running is not None:
                 self._connection.running.obey()
             raise ClientGone from None

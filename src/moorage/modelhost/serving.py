@@ -60,11 +60,15 @@ class Server:
         self._epoll.register(control, select.EPOLLIN)
         while True:
             events = self._epoll.poll(self._patience(), _EVENTS_AT_ONCE)
+            heard = False
             for descriptor, event in events:
                 if descriptor == control:
-                    self._hear()
+                    heard = True
                 elif (connection := connections.get(descriptor)) is not None:
                     self._receive(connection, event)
+            # Behind them: a new connection may have the descriptor of one that has just been closed.
+            while heard:
+                heard = self._hear()
             for _ in range(len(self._backlog)):
                 self._serve(self._backlog.popleft())
             if self._draining and not events and not self._backlog and self._is_empty():
@@ -87,7 +91,8 @@ class Server:
 
     # The front's messages.
 
-    def _hear(self) -> None:
+    def _hear(self) -> bool:
+        """Whether there was a message. All are heard at once: one a round would wait for every client's turn."""
         try:
             packet, ancillary, _flags, _address = self._control.recvmsg(
                 _MESSAGE_BYTES,
@@ -95,9 +100,9 @@ class Server:
                 socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
             )
         except BlockingIOError:
-            return
+            return False
         if not packet:
-            return  # the watching thread ends us
+            return False  # the watching thread ends us
         message = messages.decode(packet)
         match message.kind:
             case Kind.CONNECTION:
@@ -108,6 +113,7 @@ class Server:
                 self._tidy()
             case Kind.SHUTDOWN:
                 self._draining = True
+        return True
 
     def _adopt(self, slot: int, ancillary: list[tuple[int, int, bytes]]) -> None:
         if not ancillary:  # we have no descriptor left for it
@@ -201,7 +207,7 @@ class Server:
 
     def _send(self, connection: Connection, data: bytes) -> bool:
         try:
-            connection.sock.sendall(data)
+            connection.sock.sendall(data, socket.MSG_NOSIGNAL)
         except OSError:
             return False
         return True

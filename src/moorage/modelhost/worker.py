@@ -12,12 +12,13 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from moorage.modelhost import messages
 from moorage.modelhost.cancellation import CANCEL_SIGNAL, Cancellation, ClientGone
@@ -35,6 +36,7 @@ from moorage.modelhost.watcher import Watcher
 if TYPE_CHECKING:
     import asyncio
 
+_LEFT_TO_THE_FRONT: Final = (signal.SIGINT, signal.SIGTERM)
 _TRACEBACK_LINES = 12
 _PR_SET_PDEATHSIG = 1
 _OUR_FILES = str(Path(__file__).parent)
@@ -43,10 +45,11 @@ _OUR_FILES = str(Path(__file__).parent)
 def main(control_fd: int, memory_fd: int, front_pid: int) -> None:
     """Runs until the front says SHUTDOWN or is gone. The descriptors: our end of the socket pair, and `Shared`."""
     _die_with(front_pid)
-    # Their names in the front's terminal or process group; the front decides when workers leave. Handlers
-    # that do nothing rather than SIG_IGN, which children of user code would inherit.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda signum, frame: None)
+    # They mean the front's terminal or process group; the front decides when workers leave. Handlers that do
+    # nothing rather than SIG_IGN, which children of user code would inherit.
+    for number in _LEFT_TO_THE_FRONT:
+        signal.signal(number, _do_nothing)
+    _Forks().attend()
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     for stream in (sys.stdout, sys.stderr):
@@ -60,6 +63,33 @@ def main(control_fd: int, memory_fd: int, front_pid: int) -> None:
     shared = Shared(memory_fd)
     os.close(memory_fd)
     Worker(control, shared, settings).run()
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None:
+    """A signal that is left to the front."""
+
+
+class _Forks:
+    """Children that user code forks, such as a multiprocessing.Pool's, end when they are told to. That may be at once,
+    so the signals wait until the child has their usual handlers."""
+
+    def __init__(self) -> None:
+        self._masks = threading.local()
+
+    def attend(self) -> None:
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._be_usual)
+
+    def _hold(self) -> None:
+        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_FRONT)
+
+    def _let_go(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+
+    def _be_usual(self) -> None:
+        for number in _LEFT_TO_THE_FRONT:
+            if signal.getsignal(number) is _do_nothing:
+                signal.signal(number, signal.SIG_DFL)
+        self._let_go()
 
 
 def _die_with(front_pid: int) -> None:
@@ -154,7 +184,7 @@ class Worker:
             cancelled and type(error).__name__ == "CancelledError"
         )
         if not told_to_stop and not isinstance(error, InvocationError):
-            print(traceback.format_exc(), end="", file=sys.stderr, flush=True)
+            _log(traceback.format_exc())
         _flush_output()
         if told_to_stop or reply.started:
             reply.break_off()
@@ -205,10 +235,15 @@ def _error_answer(error: BaseException) -> tuple[int, str]:
     status = 500
     if any(base.__name__ == "BaseInferenceToolkitError" for base in type(error).__mro__):
         # User code may raise the toolkit's own error to choose the status.
-        status = int(getattr(error, "status_code", 500))
+        chosen = getattr(error, "status_code", None)
+        status = chosen if isinstance(chosen, int) and 400 <= chosen <= 599 else 500
     lines = "".join(_user_traceback(error)).splitlines()
     shown = "\n".join(lines[-_TRACEBACK_LINES:])
-    return status, f"{type(error).__name__}: {error}\n\n{shown}\n"
+    try:
+        said = str(error)
+    except Exception as trouble:
+        said = f"(its __str__ raises {type(trouble).__name__})"
+    return status, f"{type(error).__name__}: {said}\n\n{shown}\n"
 
 
 def _user_traceback(error: BaseException) -> list[str]:
@@ -233,10 +268,20 @@ def _failure(error: BaseException, settings: Settings) -> Failure:
     return Failure(sentence=f"The model could not be loaded, {what}: {advice}.", detail=detail)
 
 
+# User code may have closed the streams, or put anything in their place, and perhaps nobody reads our log any more:
+# the model still serves.
+
+
+def _log(text: str) -> None:
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except Exception:
+        return
+
+
 def _flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
-            # User code closed or replaced it, or nobody reads our log any more; the model still serves.
+        except Exception:  # noqa: S112  there is nowhere to tell of it
             continue

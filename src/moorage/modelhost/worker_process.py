@@ -70,22 +70,30 @@ class WorkerProcess:
 
     @classmethod
     async def launch(cls, name: str, python: Path, settings: Settings) -> "WorkerProcess":
-        """Starts the process; `loaded` tells when it can serve."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Starts the process; `loaded` tells when it can serve. StartupError when the system has no room for one."""
+        with contextlib.ExitStack() as stack:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                stack.callback(theirs.close)
+                unless_launched = stack.enter_context(contextlib.ExitStack())
+                unless_launched.callback(ours.close)
+                shared, memory = Shared.create()
+                stack.callback(os.close, memory)
+                descriptors = (theirs.fileno(), memory)
+                process = await asyncio.create_subprocess_exec(
+                    *(str(python), "-P", str(_BOOTSTRAP), *map(str, descriptors), str(os.getpid())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    cwd=settings.code_dir,
+                    env=os.environ | _absolute_paths(settings),
+                )
+            except OSError as error:
+                raise StartupError(
+                    f"No process can be started for the model ({error}): give the container more memory, processes "
+                    "or file descriptors."
+                ) from error
+            unless_launched.pop_all()
         ours.setblocking(False)
-        shared, memory = Shared.create()
-        descriptors = (theirs.fileno(), memory)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(str(python), "-P", str(_BOOTSTRAP), *map(str, descriptors), str(os.getpid())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=descriptors,
-                cwd=settings.code_dir,
-                env=os.environ | _absolute_paths(settings),
-            )
-        finally:
-            theirs.close()
-            os.close(memory)
         return cls(name, process, ours, shared, timeout_seconds=settings.timeout_seconds)
 
     @property
