@@ -40,6 +40,7 @@ from moorage.heads import MOST_LEARNED, decimal, learn
 from moorage.turns import Turns
 
 LINGER_SECONDS = 3.0
+_GOODBYE_SECONDS = 1.0
 _SMALL = 64 * 1024
 _PIECE_OF_HEAD = 8 * 1024
 _PIECE_OF_BODY = 64 * 1024
@@ -503,7 +504,8 @@ class ClientConnection(asyncio.Protocol):
             self._closing = True
             self._active = None
             self.deadline = self._loop.time() + LINGER_SECONDS
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS cannot end one direction only
+                self._transport.write_eof()
             self._adjust_reading()
         elif self._closing or not request.keep_alive:
             self._closing = True
@@ -570,7 +572,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closing or unsent or (reading is None and self._active is not None):
             self._transport.abort()  # lingered long enough, or the client does not take its reply
         elif reading is None:
-            self._transport.close()  # idle
+            self._close_idle()
         elif self._body_held:
             self._answer_reading(ServiceUnavailable("The request's body was not taken in time."))
         else:
@@ -581,13 +583,18 @@ class ClientConnection(asyncio.Protocol):
         """Close now if idle, else after the requests that have arrived."""
         last = self._waiting[-1] if self._waiting else self._active or self._reading
         if last is None:
-            self._transport.close()
+            self._close_idle()
         elif last.replied:
             last.keep_alive = False
             self._closing = True
             self._transport.close()
         else:
             last.keep_alive = False
+
+    def _close_idle(self) -> None:
+        self._transport.close()
+        if self.secure:  # it waits for the client's own goodbye, and who is idle may not be listening
+            self._loop.call_later(_GOODBYE_SECONDS, self._transport.abort)
 
     def _will_keep_alive(self, request: Request) -> bool:
         return request.keep_alive and request.body_complete and not self._closing

@@ -87,7 +87,7 @@ class PlainAdmission:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _make(self, sock: socket.socket) -> None:
         try:

@@ -70,8 +70,8 @@ def _do_nothing(signum: int, frame: FrameType | None) -> None:
 
 
 class _Forks:
-    """Children that user code forks, such as a multiprocessing.Pool's, end when they are told to. That may be at once,
-    so the signals wait until the child has their usual handlers."""
+    """Children that user code forks, such as a multiprocessing.Pool's, end when they are told to. That may be at
+    once, so the signals wait until the child has their usual handlers."""
 
     def __init__(self) -> None:
         self._masks = threading.local()

@@ -58,6 +58,9 @@ async def serve(
     async with server.running():
         spare_the_collector()
         await stopped.wait()
+        # As long as anybody holds a listener, the kernel takes connections for it, and nobody would serve them.
+        for neighbour in neighbours:
+            neighbour.close()
 
 
 def _token_opener(settings: Settings) -> OpenToken:

@@ -62,6 +62,7 @@ I = TypeVar("I", bound=Identity)  # noqa: E741 - as the values are called
 _BY_NAME = select(identities).where(
     identities.c.account_id == bindparam("account_id"),
     identities.c.kind == bindparam("kind"),
+    identities.c.name_key == bindparam("name_key"),  # what the index is of
     identities.c.name == bindparam("name"),
 )
 _DOCUMENTS = union_all(
@@ -156,7 +157,7 @@ class IdentityStore:
             await connection.execute(insert(identities).values(**_columns(identity), kind=identity.kind))
 
     async def get(self, kind: type[I], account_id: str, name: str) -> I:
-        rows = await self._database.rows(_BY_NAME, account_id=account_id, kind=kind.kind, name=name)
+        rows = await self._database.rows(_BY_NAME, **_named(kind, account_id, name))
         return _found(kind, name, rows)
 
     async def find(self, kind: type[I], account_id: str, *, path_prefix: str = "/") -> list[I]:
@@ -481,8 +482,12 @@ async def _check_name_free(connection: AsyncConnection, identity: Identity) -> N
 
 
 async def _get(connection: AsyncConnection, kind: type[I], account_id: str, name: str) -> I:
-    parameters = {"account_id": account_id, "kind": kind.kind, "name": name}
-    return _found(kind, name, (await connection.execute(_BY_NAME, parameters)).all())
+    return _found(kind, name, (await connection.execute(_BY_NAME, _named(kind, account_id, name))).all())
+
+
+def _named(kind: type[Any], account_id: str, name: str) -> dict[str, str]:
+    """The parameters of `_BY_NAME`."""
+    return {"account_id": account_id, "kind": kind.kind, "name": name, "name_key": name.lower()}
 
 
 def _found(kind: type[I], name: str, rows: Sequence[Row[Any]]) -> I:
