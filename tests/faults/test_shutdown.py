@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -57,6 +58,26 @@ def test_sigterm_finishes_what_is_in_flight(new_server: NewServer) -> None:
     invocation.join()
     assert invocation.result == b"done"
     assert not server.processes()
+
+
+def test_no_gateway_keeps_the_port_of_another_open(new_server: NewServer) -> None:
+    """Whom the kernel lets in then would wait for an answer until everything has ended."""
+    server = new_server(workers=2)
+    server.deploy("slow", SLOW)
+    invocation = Invocation(server, "slow", 10)
+    os.kill(server.pid, signal.SIGTERM)
+    eventually(lambda: is_closed(int(server.url.rpartition(":")[2])))
+    assert invocation.is_alive()
+    invocation.join()
+    assert invocation.result == b"done"
+
+
+def is_closed(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_a_second_signal_hurries(new_server: NewServer) -> None:
