@@ -3,8 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,12 @@ REFUSED = {
 }
 
 
-@contextmanager
-def tls_client(port: int, certificate: Path) -> Iterator[ssl.SSLSocket]:
+def tls_client(port: int, certificate: Path) -> ssl.SSLSocket:
     """Unlike one of asyncio it reads nothing, no goodbye either, unless it is told to."""
     context = ssl.create_default_context(cafile=str(certificate))
     context.check_hostname = False
     plain = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
-    with context.wrap_socket(plain) as sock:
-        yield sock
+    return context.wrap_socket(plain)
 
 
 def reply_to(data: bytes, port: int, certificate: Path) -> bytes:
@@ -55,11 +52,10 @@ async def test_a_refusal_arrives(tmp_path: Path, name: str) -> None:
 async def test_who_is_idle_and_does_not_listen_is_not_waited_for(tmp_path: Path) -> None:
     """The gateway would say in the log that it was cut off."""
     certificate, key = make_certificate(tmp_path, "a")
-    async with start_gateway(
-        tls_certificate=str(certificate), tls_key=str(key), drain_timeout_seconds=PATIENCE_SECONDS
-    ) as gateway:
-        client = tls_client(gateway.port, certificate)
-        sock = await asyncio.to_thread(client.__enter__)
-        await asyncio.to_thread(sock.sendall, HEALTH)
-        assert (await asyncio.to_thread(sock.recv, 4096)).startswith(b"HTTP/1.1 200")
-    client.__exit__(None, None, None)
+    with ExitStack() as stack:
+        async with start_gateway(
+            tls_certificate=str(certificate), tls_key=str(key), drain_timeout_seconds=PATIENCE_SECONDS
+        ) as gateway:
+            sock = stack.enter_context(await asyncio.to_thread(tls_client, gateway.port, certificate))
+            await asyncio.to_thread(sock.sendall, HEALTH)
+            assert (await asyncio.to_thread(sock.recv, 4096)).startswith(b"HTTP/1.1 200")

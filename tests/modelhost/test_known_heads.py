@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from moorage.modelhost.connection import Connection, Request
@@ -53,7 +53,6 @@ def reads(draw: st.DrawFn) -> list[bytes]:
     return found
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reads())
 @example([HEAD[:30], HEAD[30:] + b"1,2", HEAD[30:] + b"3,4"])
 def test_nothing_is_read_otherwise_than_by_the_parser(sock: socket.socket, reads: list[bytes]) -> None:

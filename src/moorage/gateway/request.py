@@ -122,6 +122,7 @@ class Request:
         if b"transfer-encoding" in self.headers:
             return None
         digits = self.headers.get(b"content-length", b"0")
+        # int() refuses thousands of digits, though they be zeros.
         return int(digits) if len(digits) < 20 else int(digits.lstrip(b"0") or b"0")
 
     @property

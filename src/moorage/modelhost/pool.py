@@ -210,11 +210,8 @@ class WorkerPool:
         worker = await WorkerProcess.launch(name, self._python, self._settings)
         try:
             await worker.loaded()
-        except StartupError:
-            await worker.kill("it could not load the model")
-            raise
-        except BaseException:
-            await worker.kill("the host stops")
+        except BaseException:  # it could not load the model, or the host stops
+            await worker.kill("it is not to serve")
             raise
         return worker
 

@@ -20,7 +20,7 @@ _OPENINGS = (b"POST /invocations ", b"POST /invocations?")
 _GLANCE_BYTES = 32
 _BACKLOG = 2048
 _STRAGGLER_SECONDS = 2.0
-"""How long a client may pause within a request when the host stops."""
+"""How often it is looked, when the host stops, who has sent nothing more of a request."""
 
 _ACCEPTS_AT_ONCE = 64
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

@@ -141,9 +141,8 @@ class Reply:
     def _send(self, data: bytes, flags: int = 0) -> None:
         self._shared.busy_since[0] = 0.0
         try:
-            self._connection.sock.sendall(
-                data, flags | socket.MSG_NOSIGNAL
-            )  # whatever user code makes of SIGPIPE
+            # No signal, whatever user code makes of SIGPIPE.
+            self._connection.sock.sendall(data, flags | socket.MSG_NOSIGNAL)
         except OSError:
             self._shared.busy_since[0] = monotonic()  # user code may clean up now
             if self._connection.running is not None:
