@@ -1,6 +1,8 @@
 """From the queue through a container to exactly one result: a real queue, a real S3, containers that do as told."""
 
 import asyncio
+import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from moorage.routing.table import RoutingTable, route_document
 from moorage.storage.database import open_database
 from tests.async_inference.s3 import LocalS3
 from tests.gateway.harness import Container, ContainerConnection
+from tests.modelhost.hosts import Starter, wait_until
 
 ACCOUNT, ENDPOINT = "000000000000", "demo"
 KEY = (ACCOUNT, ENDPOINT)
@@ -392,6 +395,77 @@ async def test_an_invocation_that_kills_every_container_fails(tmp_path: Path, s3
         reason = await here.fails()
     assert "so did 2 containers in a row" in reason
     assert container.connections == 2
+
+
+MODEL = """
+    import time
+    def model_fn(model_dir):
+        return None
+    def predict_fn(data, model):
+        with (BASE / "runs").open("a") as runs:
+            runs.write(f"{data}\\n")
+        while not (BASE / "go").exists():
+            time.sleep(0.01)
+        if data == "fail":
+            raise ValueError("this one fails")
+        return data
+    """
+
+
+async def test_a_worker_killed_inside_an_invocation_is_like_a_dead_container(
+    tmp_path: Path, s3: LocalS3
+) -> None:
+    """With the built-in model host, whose front answers for a dead worker; an error of user code stays final."""
+    hosts = Starter(tmp_path)
+    try:
+        async with world(tmp_path, s3, most_deaths=3) as here:
+            host = await asyncio.to_thread(hosts.ready, MODEL)
+            runs = host.base / "runs"
+            here.route(host.port)
+            invocation = await here.put(content_type="application/json", body=b'"once"')
+            for number in (1, 2):
+                await asyncio.to_thread(
+                    wait_until,
+                    lambda number=number: runs.exists() and runs.read_text().count("once") == number,
+                    "the model to run",
+                )
+                if number == 1:
+                    os.kill(host.workers()[0], signal.SIGKILL)
+            (host.base / "go").touch()
+            record = await here.finished(invocation)
+            assert (record.status, record.attempts, record.deaths) == (Status.COMPLETED, 2, 1)
+            assert here.output(invocation) == b'"once"'
+            assert "this one fails" in await here.fails(content_type="application/json", body=b'"fail"')
+            assert runs.read_text().split() == ["once", "once", "fail"]
+    finally:
+        hosts.close()
+
+
+async def test_a_container_may_say_that_its_process_ended(tmp_path: Path, s3: LocalS3) -> None:
+    async def script(connection: ContainerConnection) -> None:
+        await connection.request()
+        await connection.reply(b"gone", status=500, headers={"X-Moorage-Invocation": "interrupted"})
+
+    async with world(tmp_path, s3, most_deaths=2) as here:
+        container = await here.serve(script)
+        reason = await here.fails()
+    assert reason.startswith('Received server error (500) from primary with message "gone"')
+    assert container.connections == 2
+
+
+async def test_what_no_process_of_a_container_began_costs_no_attempt(tmp_path: Path, s3: LocalS3) -> None:
+    async def script(connection: ContainerConnection) -> None:
+        await connection.request()
+        if connection.number < 3:
+            await connection.reply(b"no worker", status=503, headers={"X-Moorage-Invocation": "not-started"})
+        else:
+            await connection.reply(b"done")
+
+    async with world(tmp_path, s3) as here:
+        await here.serve(script)
+        invocation = await here.put()
+        record = await here.finished(invocation)
+    assert (record.status, record.attempts, record.deaths) == (Status.COMPLETED, 1, 0)
 
 
 async def test_a_reply_that_breaks_off_leaves_no_object(tmp_path: Path, s3: LocalS3) -> None:

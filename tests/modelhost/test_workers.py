@@ -81,6 +81,7 @@ def test_a_worker_killed_in_an_invocation_is_500_and_replaced(hosts: Starter) ->
     os.kill(worker, signal.SIGKILL)
     assert reply.result(30).status == 500
     assert "killed by SIGKILL (signal 9)" in reply.result().text
+    assert reply.result().headers["x-moorage-invocation"] == "interrupted"
     (host.base / "go-b").touch()
     assert waiting.result(30).text == '"b"', "what waited gets the new worker"
     assert host.workers() != [worker]
@@ -155,6 +156,7 @@ def test_a_prediction_that_takes_too_long_is_killed(hosts: Starter) -> None:
     reply = host.invoke('{"slow": true}')
     assert reply.status == 500
     assert "longer than 0.5 s (SAGEMAKER_MODEL_SERVER_TIMEOUT" in reply.text
+    assert "x-moorage-invocation" not in reply.headers, "it would take too long again"
     assert "in stuck" in host.log, "where it hung"
     assert host.invoke('{"slow": false}').text == '"done"'
 

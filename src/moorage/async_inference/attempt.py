@@ -27,6 +27,9 @@ _LONGEST_REASON = 2048
 _ERROR_BODY = 8192
 _NOT_REACHED_SECONDS = 0.5
 _AFTER_DEATH_SECONDS = 1.0
+_FATE = b"x-moorage-invocation"
+"""A header by which a container says that its error reply is not the model's answer: `interrupted` (the process that
+ran the invocation ended inside it) or `not-started` (no process has begun it)."""
 _LONGEST_PAUSE_SECONDS = 30.0
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,18 @@ class _Reply:
 
 class _Refused(Exception):
     """The invocation fails by a rule of ours; the text says which."""
+
+
+class _Interrupted(Exception):
+    """The container says that the process that ran the invocation ended inside it. `answer` is its error reply."""
+
+    def __init__(self, answer: ModelError) -> None:
+        super().__init__("its process ended")
+        self.answer = answer
+
+
+class _NotStarted(Exception):
+    """The container says that no process of it has begun the invocation."""
 
 
 class Attempts:
@@ -99,11 +114,13 @@ class Attempts:
         except TimeoutError:
             variant.counts.failed(by_model=True)
             await self.fail(claim, model_errors.timed_out(origin).message)
-        except NotConnected:
+        except (NotConnected, _NotStarted):
             await self._queue.release(claim, delay_seconds=_NOT_REACHED_SECONDS, unattempted=True)
         except ReplyBroken as broken:
             variant.counts.failed(by_model=True)
-            await self._after_death(claim, origin, str(broken))
+            await self._after_death(claim, str(broken), origin)
+        except _Interrupted as interrupted:
+            await self._after_death(claim, str(interrupted), origin, interrupted.answer)
         except ModelError as error:
             await self.fail(claim, error.message, response=str(error.members["OriginalMessage"]))
         except ObjectStoreUnavailable as error:
@@ -164,7 +181,13 @@ class Attempts:
                 body = await _read_some(call)
                 counts.refused(status)
                 counts.model_latency.observe(time.monotonic() - sent_at)
-                raise model_errors.answered(origin, status, body)
+                answer = model_errors.answered(origin, status, body)
+                match call.headers.get(_FATE):
+                    case b"interrupted":
+                        raise _Interrupted(answer)
+                    case b"not-started":
+                        raise _NotStarted
+                raise answer
             if self._rules.content_length_required and b"content-length" not in call.headers:
                 counts.failed(by_model=True)
                 raise _Refused(
@@ -185,12 +208,15 @@ class Attempts:
                 counts.model_latency.observe(time.monotonic() - sent_at)
             return reply
 
-    async def _after_death(self, claim: Claim, origin: model_errors.Origin, reason: str) -> None:
-        """The container went away with the invocation inside. Once may be bad luck; more often it is the cause."""
+    async def _after_death(
+        self, claim: Claim, reason: str, origin: model_errors.Origin, answer: ModelError | None = None
+    ) -> None:
+        """The container, or its process, ended with the invocation inside. Once may be bad luck; more often the
+        invocation is the cause. `answer` is what the container said of it, if it could."""
         deaths = claim.deaths + 1
         if deaths >= self._rules.most_deaths:
             detail = f"{reason}; so did {deaths} containers in a row" if deaths > 1 else reason
-            await self.fail(claim, model_errors.no_response(origin, detail).message)
+            await self.fail(claim, (answer or model_errors.no_response(origin, detail)).message)
         else:
             logger.warning(
                 "async invocation %s: %s before it had replied (%d of %d times); it is tried again",

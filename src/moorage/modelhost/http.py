@@ -11,6 +11,10 @@ import httptools
 MAX_HEAD_BYTES = 64 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TEXT = "text/plain; charset=utf-8"
+INTERRUPTED = "x-moorage-invocation: interrupted\r\n"
+NOT_STARTED = "x-moorage-invocation: not-started\r\n"
+"""Header lines of an error reply that the host itself makes: the worker ended inside the invocation, or no worker has
+begun it. The platform runs such an asynchronous invocation again; without the header an error reply is final."""
 
 _UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}

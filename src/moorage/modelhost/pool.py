@@ -71,7 +71,7 @@ class WorkerPool:
     def take(self, visitor: Visitor) -> None:
         """An invocation waits on this connection."""
         if self._replacement_failed and not self._alive:
-            visitor.see_off(http.text(503, self._unavailable(), close=True))
+            visitor.see_off(self._unavailable())
             return
         self._waiting.append(visitor)
         self._give_turns()
@@ -98,7 +98,7 @@ class WorkerPool:
         await asyncio.gather(*(worker.kill("the host stops") for worker in self._loading))
         await asyncio.gather(*(self._end(worker) for worker in self._alive))
         for visitor in self._waiting:
-            visitor.see_off(http.text(503, _STOPPED, close=True))
+            visitor.see_off(http.text(503, _STOPPED, close=True, headers=http.NOT_STARTED))
 
     async def _end(self, worker: WorkerProcess) -> None:
         if worker.drained:
@@ -110,7 +110,7 @@ class WorkerPool:
             if state is State.UNTOUCHED and visitor.peek(1) is None:
                 visitor.see_off()
             else:
-                _tell_of_loss(visitor, state, http.text(503, _STOPPED, close=True))
+                _tell_of_loss(visitor, state, http.text(503, _STOPPED, close=True, headers=http.INTERRUPTED))
 
     # Turns.
 
@@ -187,12 +187,14 @@ class WorkerPool:
         self._trouble = f"{worker.name} {how} and is being replaced"
         logger.error("%s", self._trouble)
         apology = f"The worker that ran this invocation {how}. It is being replaced.\n"
+        # One that was killed for taking too long would take too long again: that answer is final.
+        headers = "" if worker.exceeded_its_time else http.INTERRUPTED
         for slot, visitor in worker.visitors.items():
             state = worker.state(slot)
             if state is State.UNTOUCHED:
                 self._returned(visitor)
             else:
-                _tell_of_loss(visitor, state, http.text(500, apology, close=True))
+                _tell_of_loss(visitor, state, http.text(500, apology, close=True, headers=headers))
         self._give_turns()
 
     async def _replace(self, name: str, failures: int) -> tuple[WorkerProcess, int]:
@@ -223,11 +225,12 @@ class WorkerPool:
         self._replacement_failed = True
         self._trouble = f"{name} could not be replaced: {error.sentence}"
         while self._waiting:
-            self._waiting.popleft().see_off(http.text(503, self._unavailable(), close=True))
+            self._waiting.popleft().see_off(self._unavailable())
         self._give_turns()
 
-    def _unavailable(self) -> str:
-        return f"No worker can take this invocation: {self._trouble}\n"
+    def _unavailable(self) -> bytes:
+        sentence = f"No worker can take this invocation: {self._trouble}\n"
+        return http.text(503, sentence, close=True, headers=http.NOT_STARTED)
 
 
 def _tell_of_loss(visitor: Visitor, state: State, reply: bytes) -> None:

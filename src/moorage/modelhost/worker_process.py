@@ -60,6 +60,8 @@ class WorkerProcess:
         self._free_slots: list[int] = []
         self._used_slots = 0
         self._killed_because = ""
+        self.exceeded_its_time = False
+        """Whether it was killed because user code had run for longer than it may."""
         self._loaded: asyncio.Future[Message] = self._loop.create_future()
         self._drained: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(control, self._receive)
@@ -185,6 +187,7 @@ class WorkerProcess:
         if self._shared.busy_since[0] != since:
             logger.error("%s has come to an end with it meanwhile, and is left alone", self.name)
             return
+        self.exceeded_its_time = True
         await self.kill(f"it took longer than {limit:g} s (SAGEMAKER_MODEL_SERVER_TIMEOUT sets the limit)")
 
     def _send(self, packet: bytes, visitor: Visitor | None = None) -> None:
