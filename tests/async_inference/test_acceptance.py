@@ -7,6 +7,7 @@ import pytest
 
 from moorage.async_inference.acceptance import plan
 from moorage.async_inference.base import AsyncInvocation
+from moorage.errors import ValidationError
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PREFIX = "x-amzn-sagemaker-"
@@ -71,6 +72,16 @@ def test_failures_go_below_the_output_path_unless_they_have_a_path() -> None:
     assert invocation.failure_location == f"s3://b/out/{invocation.invocation_id}-error.out"
     nowhere = planned({})
     assert (nowhere.output_location, nowhere.failure_location) == (None, None)
+
+
+@pytest.mark.parametrize("member", ["S3OutputPath", "S3FailurePath"])
+@pytest.mark.parametrize("path", ["s3://\n/x", "s3://b/a\0", "s3://b/\x1b[2J", "s3://b/\x7f"])
+def test_a_location_that_no_reply_can_name_is_refused_before_anything_is_queued(
+    member: str, path: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"The {member} .* has a control character") as caught:
+        planned({"S3OutputPath": "s3://b/out", member: path})
+    assert caught.value.message.isprintable()
 
 
 def test_topics_are_those_of_the_moment() -> None:

@@ -287,6 +287,42 @@ def test_extension_and_file_name_shape_the_output_location(
     assert echo_async.output(reply) == b"hello"
 
 
+def test_locations_beyond_ascii_are_kept(target: MoorageServer, sagemaker: Any, tmp_path: Path) -> None:
+    """boto3 sends InputLocation as UTF-8, and reads the bytes of reply headers as Latin-1."""
+    name, bucket = unique("journal"), unique("results")
+    target.client("s3").create_bucket(Bucket=bucket)
+    journal = tmp_path / "journal"
+    target.deploy(
+        name,
+        model("journal"),
+        environment={"JOURNAL": str(journal), "GATE": str(tmp_path / "gate")},
+        config={"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": f"s3://{bucket}/日本/Å"}}},
+    )
+    endpoint = Asynchronous(target, name, bucket)
+    endpoint.runtime = target.client("sagemaker-runtime", retries={"total_max_attempts": 3})
+    endpoint.s3.put_object(Bucket=bucket, Key="ü/日本.json", Body="ein Gruß".encode())
+    reply = endpoint.invoke(InputLocation=f"s3://{bucket}/ü/日本.json", Filename="result")
+    assert reply["ResponseMetadata"]["RetryAttempts"] == 0
+    locations = {
+        member: reply[member].encode("latin-1").decode() for member in ("OutputLocation", "FailureLocation")
+    }
+    assert locations["OutputLocation"] == f"s3://{bucket}/日本/Å/result"
+    assert locations["FailureLocation"].startswith(f"s3://{bucket}/日本/Å/")
+    assert endpoint.output(locations).decode() == "ein Gruß"
+    assert journal.read_text() == "ein Gruß\n", "it ran once"
+    failed = endpoint.invoke(InputLocation=f"s3://{bucket}/ö.json")
+    reason = endpoint.failure({member: failed[member].encode("latin-1").decode() for member in locations})
+    assert reason == f"there is no object s3://{bucket}/ö.json"
+    sagemaker.delete_endpoint(EndpointName=name)
+
+
+def test_the_type_of_an_input_object_must_be_ascii(echo_async: Asynchronous) -> None:
+    location = echo_async.upload(b"x", ContentType="text/plain; name=ü")
+    assert "its Content-Type has characters beyond ASCII" in echo_async.failure(
+        echo_async.invoke(InputLocation=location)
+    )
+
+
 @covers("input.InvocationTimeoutSeconds")
 def test_a_container_that_takes_too_long_is_a_failure(echo_async: Asynchronous) -> None:
     reply = echo_async.order(forever=True, members={"InvocationTimeoutSeconds": 1})

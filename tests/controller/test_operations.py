@@ -444,8 +444,18 @@ CROSS_REGION = {"MaxInvocationsPerSecondPerInstance": 1, "MaxCrossRegionPercentP
             {},
             "needs RoutingStrategy PREFIX_AWARE",
         ),
+        (
+            [variant()],
+            {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://b/a\0"}}},
+            "S3OutputPath must not have control characters",
+        ),
+        (
+            [variant()],
+            {"AsyncInferenceConfig": {"OutputConfig": {"S3FailurePath": "s3://\n/x"}}},
+            "S3FailurePath must not have control characters",
+        ),
     ],
-    ids=range(25),
+    ids=range(27),
 )
 def test_configurations_that_contradict_themselves(
     configured: Any, variants: list[Any], members: dict[str, Any], words: str

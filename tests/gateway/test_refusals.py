@@ -30,6 +30,14 @@ async def test_what_a_controller_that_is_not_there_cannot_answer_has_failed(gate
     assert line["requestId"] == reply.headers["x-amzn-requestid"]
 
 
+async def test_texts_beyond_ascii_are_told_as_they_were_sent(gateway: Gateway) -> None:
+    headers = signed("/", headers={"X-Amz-Target": "SageMaker.Löschen", "User-Agent": "Müller/日本"})
+    encoded = {name: value.encode().decode("latin-1") for name, value in headers.items()}
+    assert (await gateway.call(head("/", {**encoded, "Content-Length": "0"}))).status in (403, 503)
+    (line,) = lines(gateway)
+    assert (line["eventName"], line["userAgent"]) == ("Löschen", "Müller/日本")
+
+
 async def test_invocations_that_fail_for_other_reasons_have_no_line(gateway: Gateway) -> None:
     await gateway.echo()
     assert (await gateway.call(request())).status == 200

@@ -384,3 +384,18 @@ def _satisfies(shape: Shape, value: str) -> bool:
         return bool(re.fullmatch("[+-]?[0-9]+", value)) and rules["min"] <= int(value) <= rules["max"]
     fits = rules.get("min", 0) <= len(value) <= rules["max"]
     return fits and bool(patterns.compiled(rules["pattern"]).fullmatch(value))
+
+
+def test_an_input_location_is_utf_8() -> None:
+    header = b"x-amzn-sagemaker-inputlocation"
+    for location in ("s3://in/ü.json", "s3://in/" + "日" * 1016):
+        members = wire.parse(wire.ASYNC, b"later", {header: location.encode()}).members
+        assert members == {header: location.encode()}
+    too_long = refusal({header: ("s3://in/" + "日" * 1017).encode()}, operation=wire.ASYNC)
+    assert "Member must have length less than or equal to 1024" in too_long
+    latin_1 = refusal({header: "s3://in/ü.json".encode("latin-1")}, operation=wire.ASYNC)
+    assert latin_1 == one(
+        "s3://in/\ufffd.json",
+        "inputLocation",
+        "satisfy regular expression pattern: ^(https|s3)://([^/]+)/?(.*)$",
+    )

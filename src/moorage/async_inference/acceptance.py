@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from moorage.async_inference.base import AsyncInvocation
+from moorage.errors import ValidationError
+from moorage.wire import header_text
 
 DEFAULT_TTL_SECONDS = 21_600
 DEFAULT_TIMEOUT_SECONDS = 900
@@ -58,7 +60,11 @@ def plan(
     now: datetime,
 ) -> AsyncInvocation:
     """What is to be queued. Every invocation has an id of its own, which names its objects: callers may give
-    one InferenceId to many."""
+    one InferenceId to many.
+
+    Raises:
+        ValidationError: the reply could not say where the result will be.
+    """
     output = config["OutputConfig"]
     notification = output.get("NotificationConfig", {})
     invocation_id = str(uuid.uuid4())
@@ -82,17 +88,22 @@ def plan(
         custom_attributes=headers.get("x-amzn-sagemaker-custom-attributes"),
         input_location=headers.get("x-amzn-sagemaker-inputlocation"),
         body=body or None,
-        output_location=_join(output_path, extension, filename),
-        failure_location=_join(failure_path, None, f"{invocation_id}-error.out"),
+        output_location=_join("S3OutputPath", output_path, extension, filename),
+        failure_location=_join("S3FailurePath", failure_path, None, f"{invocation_id}-error.out"),
         success_topic=notification.get("SuccessTopic"),
         error_topic=notification.get("ErrorTopic"),
         include_response_in=tuple(notification.get("IncludeInferenceResponseIn", ())),
     )
 
 
-def _join(path: str | None, extension: str | None, filename: str) -> str | None:
+def _join(member: str, path: str | None, extension: str | None, filename: str) -> str | None:
     if path is None:
         return None
+    if not header_text.can_carry(path):
+        raise ValidationError(
+            f"The {member} {path!r} of the endpoint's configuration has a control character, so no reply can name "
+            "the result's location. Update the endpoint to a configuration with another path."
+        )
     parts = [
         path.rstrip("/"),
         *([extension.strip("/")] if extension and extension.strip("/") else []),

@@ -20,8 +20,8 @@ from moorage.counts import InvocationCounts
 from moorage.errors import ModelError
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
 from moorage.storage.objects import ObjectError, ObjectReader, ObjectStore, ObjectStoreUnavailable
+from moorage.wire import header_text, model_errors
 from moorage.wire import invocation as wire
-from moorage.wire import model_errors
 
 _LONGEST_REASON = 2048
 _ERROR_BODY = 8192
@@ -194,7 +194,7 @@ class Attempts:
                     f"The response from container {origin.container_hostname} did not specify the required "
                     "Content-Length header"
                 )
-            content_type = call.headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
+            content_type = header_text.decode(call.headers.get(b"content-type", b"application/octet-stream"))
             reply = _Reply(content_type)
             if invocation.output_location is None:
                 while chunk := await call.read():
@@ -321,11 +321,7 @@ def _head(invocation: AsyncInvocation, source: ObjectReader | None, instance: In
         wire.Invocation(
             wire.ASYNC,
             invocation.endpoint_name,
-            {
-                name: value.encode("latin-1", "replace")
-                for name, value in members.items()
-                if value is not None
-            },
+            {name: value.encode() for name, value in members.items() if value is not None},
         ),
         path=b"/invocations",
         host=instance.address,

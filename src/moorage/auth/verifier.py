@@ -27,6 +27,7 @@ from moorage.errors import (
     MissingAuthenticationTokenException,
     UnrecognizedClientException,
 )
+from moorage.wire import header_text
 
 SKEW_SECONDS = 5 * 60
 S3_SKEW_SECONDS = 15 * 60
@@ -318,8 +319,8 @@ class Verifier:
                 "The request signature we calculated does not match the signature you provided. Check your "
                 "AWS Secret Access Key and signing method. Consult the service documentation for details.\n\n"
                 "The Canonical String for this request should have been\n"
-                f"'{canonical.decode('latin-1')}'\n\n"
-                f"The String-to-Sign should have been\n'{to_sign.decode('latin-1')}'\n",
+                f"'{header_text.decode(canonical)}'\n\n"
+                f"The String-to-Sign should have been\n'{header_text.decode(to_sign)}'\n",
                 fault="signature",
                 access_key_id=signed_by.key.access_key_id,
                 string_to_sign=to_sign,
@@ -458,12 +459,12 @@ class Verifier:
                 raise MalformedHttpRequestException(
                     "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING- value, or a valid sha256 value.",
                     fault="payload_hash_form",
-                    declared=declared.decode("latin-1"),
+                    declared=header_text.decode(declared),
                 )
         elif declared != sigv4.UNSIGNED_PAYLOAD:
             raise InvalidSignatureException(
                 "The value of 'x-amz-content-sha256' must be the SHA-256 of the request's body, in lower-case "
-                f"hexadecimal, not '{declared.decode('latin-1')}'."
+                f"hexadecimal, not '{header_text.decode(declared)}'."
             )
         elif service != "sagemaker" or not (secure or self._allow_unsigned_payload):
             raise InvalidSignatureException(

@@ -24,6 +24,7 @@ from moorage.cli.inspection import local_time
 from moorage.cli.invocation import text_or_base64
 from moorage.config import Settings
 from moorage.storage.objects import ObjectError, ObjectUrl
+from moorage.wire import header_text
 
 MOST_INLINE_BYTES = 128_000
 """The longest `Body` of InvokeEndpointAsync; what is longer goes by way of S3."""
@@ -90,7 +91,11 @@ def invoke_async(
         complain(f"cannot read {file}: {error.strerror}")
         return 2
     told = ("InferenceId", "OutputLocation", "FailureLocation")
-    accepted = {member: str(reply[member]) for member in told if member in reply}
+    accepted = {
+        member: header_text.from_latin_1(reply[member]) if member.endswith("Location") else str(reply[member])
+        for member in told
+        if member in reply
+    }
     if wait:
         return _wait(settings, accepted, as_json=as_json)
     if as_json:

@@ -38,7 +38,7 @@ from moorage.errors import (
 )
 from moorage.storage.base import ResourceStore
 from moorage.storage.identities import IdentityStore
-from moorage.wire import awsjson, awsquery, faults
+from moorage.wire import awsjson, awsquery, faults, header_text
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class _ControlPlane:
             return Response(status_code=400)  # nobody reads it
         except Exception:
             logger.exception(
-                "request %s (%s) failed unexpectedly", request_id, request.headers.get("x-amz-target", "")
+                "request %s (%s) failed unexpectedly", request_id, _headers(request).get("x-amz-target", "")
             )
             failure = InternalFailure(
                 f"The server met an error of its own. Its log tells more under request id {request_id}."
@@ -126,7 +126,7 @@ class _ControlPlane:
             return _error_reply(failure, request_id, query_protocol)
 
     async def _answer_json(self, request: Request) -> bytes:
-        target = request.headers.get("x-amz-target", "")
+        target = _headers(request).get("x-amz-target", "")
         if target.startswith(log_events.TARGET_PREFIX):
             return await self._log_events.answer(target, await _read_body(request), requester_of(request))
         return await self._answer_sagemaker(request)
@@ -188,7 +188,7 @@ class _ControlPlane:
         Raises:
             UnknownOperationException: there is none, or this server does not have it.
         """
-        target = request.headers.get("x-amz-target")
+        target = _headers(request).get("x-amz-target")
         if target is None:
             raise UnknownOperationException("The request names no operation: it has no header X-Amz-Target.")
         name = target.removeprefix(_TARGET_PREFIX)
@@ -215,7 +215,7 @@ class _ControlPlane:
 
 def requester_of(request: Request) -> Requester:
     """Who calls, as the gateway says."""
-    headers = request.headers
+    headers = _headers(request)
     session = json.loads(headers.get("x-moorage-session", "null"))
     now = datetime.now(UTC)
     return Requester(
@@ -233,6 +233,11 @@ def requester_of(request: Request) -> Requester:
         },
         **(session or {}),
     )
+
+
+def _headers(request: Request) -> Mapping[str, str]:
+    """The request's headers as text, by their names in lower case."""
+    return header_text.decode_all(request.scope["headers"])
 
 
 async def _read_body(request: Request) -> bytes:

@@ -17,7 +17,7 @@ from moorage.async_inference.acceptance import accept
 from moorage.async_inference.base import AsyncInvocation
 from moorage.controller.fleet import DeploymentPlan
 from moorage.errors import ServiceError, ServiceUnavailable, UnknownOperationException, ValidationError
-from moorage.wire import faults
+from moorage.wire import faults, header_text
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def acceptance_routes(
             return Response(status_code=400)  # nobody reads it
 
     async def enqueue(request: Request) -> Response:
-        headers = request.headers
+        headers = header_text.decode_all(request.scope["headers"])
         if headers.get("x-moorage-operation") != "InvokeEndpointAsync":
             raise UnknownOperationException("There is no POST /async-invocations here.")
         account_id, name = headers["x-moorage-account-id"], headers["x-moorage-endpoint-name"]
@@ -66,14 +66,14 @@ def acceptance_routes(
                 "The invocation could not be stored, and was not accepted. The server's log says why."
             ) from error
         wake(account_id, name)
+        response = JSONResponse({"InferenceId": accepted.inference_id}, status_code=202)
         locations = {
-            "X-Amzn-SageMaker-OutputLocation": accepted.output_location,
-            "X-Amzn-SageMaker-FailureLocation": accepted.failure_location,
+            b"x-amzn-sagemaker-outputlocation": accepted.output_location,
+            b"x-amzn-sagemaker-failurelocation": accepted.failure_location,
         }
-        return JSONResponse(
-            {"InferenceId": accepted.inference_id},
-            status_code=202,
-            headers={name: location for name, location in locations.items() if location is not None},
-        )
+        response.raw_headers += [
+            (name, location.encode()) for name, location in locations.items() if location is not None
+        ]
+        return response
 
     return [Route("/async-invocations", answer, methods=["POST"])]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moorage.audit import AuditLog, Event, Outcome
@@ -27,6 +26,7 @@ from moorage.errors import (
     ServiceError,
     UnknownOperationException,
 )
+from moorage.wire import header_text
 
 _QUOTES_NO_BODY = (
     DeleteConflict,
@@ -85,7 +85,7 @@ class Audited:
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
+        headers = header_text.decode_all(scope.get("headers", ()))
         if scope["type"] != "http" or "x-moorage-operation" in headers:
             await self._app(scope, receive, send)
             return

@@ -38,6 +38,7 @@ from moorage.gateway import http
 from moorage.gateway.request import DONE, Front, KnownRequest, Refused, Request
 from moorage.heads import MOST_LEARNED, decimal, learn
 from moorage.turns import Turns
+from moorage.wire import header_text
 
 LINGER_SECONDS = 3.0
 _GOODBYE_SECONDS = 1.0
@@ -632,7 +633,7 @@ def _origin_form(request: Request) -> bytes:
     scheme, colon, rest = request.target.partition(b"://")
     if not colon or scheme.lower() not in (b"http", b"https"):
         raise MalformedHttpRequestException(
-            f"{request.method.decode()} {request.target.decode('latin-1')} is not supported."
+            f"{request.method.decode()} {header_text.decode(request.target)} is not supported."
         )
     _, slash, path = rest.partition(b"/")
     return slash + path or b"/"

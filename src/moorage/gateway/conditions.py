@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from moorage.auth.policy import Context
 from moorage.gateway.request import Request
+from moorage.wire import header_text
 
 _TARGET_MODEL = b"x-amzn-sagemaker-target-model"
 
@@ -21,5 +22,5 @@ def of_request(request: Request, *, region: str) -> Context:
     for key, header in (("aws:UserAgent", b"user-agent"), ("sagemaker:TargetModel", _TARGET_MODEL)):
         value = request.headers.get(header)
         if value is not None:
-            context[key] = value.decode("latin-1")
+            context[key] = header_text.decode(value)
     return context

@@ -37,7 +37,7 @@ from moorage.resources import arn
 from moorage.routing.table import Instance, RoutingTable
 from moorage.turns import Turns
 from moorage.upstream import Connector, Pool, tcp, unix
-from moorage.wire import faults
+from moorage.wire import faults, header_text
 
 _ENDPOINTS = b"/endpoints/"
 InvocationMaker = Callable[["GatewayFront", Request, Claim, bytes], Call]
@@ -192,7 +192,7 @@ class GatewayFront:
         call = _CALLS.get(operation)
         if call is None or request.method != b"POST":
             raise UnknownOperationException(
-                f"There is no operation {request.method.decode('latin-1')} {path.decode('latin-1')} "
+                f"There is no operation {request.method.decode()} {header_text.decode(path)} "
                 "of the service sagemaker."
             )
         if len(self._known_targets) >= _MOST_TARGETS:

@@ -22,6 +22,7 @@ from moorage.errors import (
     ThrottlingException,
 )
 from moorage.gateway.request import Request
+from moorage.wire import header_text
 
 MOST_PER_SECOND = 100
 """Lines that one gateway writes of strangers, as many again of known callers, and of those that ask too much."""
@@ -155,7 +156,7 @@ def _message(error: ServiceError) -> str:
 
 def _called(request: Request) -> tuple[str, str]:
     """Service and operation, as far as the head tells; else method and path are the name."""
-    path, method = _path(request), request.method.decode("latin-1")
+    path, method = _path(request), request.method.decode()
     name = f"{method} {path}".strip()
     if path.startswith("/_moorage/"):
         return "moorage", name
@@ -165,7 +166,7 @@ def _called(request: Request) -> tuple[str, str]:
     source = f"{service}.amazonaws.com" if service else ""
     target = request.headers.get(b"x-amz-target")
     if target:
-        return source, target.decode("latin-1").rpartition(".")[2]
+        return source, header_text.decode(target).rpartition(".")[2]
     if service == "s3" and path:
         action, _ = s3_actions.needs(request.method, request.target, request.headers)[0]
         return source, action.partition(":")[2].replace("*", name)
@@ -179,12 +180,12 @@ def _is_for_controller(request: Request) -> bool:
 
 def _path(request: Request) -> str:
     """Without the query, in which the signature and the token of a presigned request are."""
-    path = request.target.partition(b"?")[0].decode("latin-1")
+    path = header_text.decode(request.target.partition(b"?")[0])
     return path if path.startswith("/") else ""
 
 
 def _user_agent(request: Request) -> str:
-    return request.headers.get(b"user-agent", b"").decode("latin-1")
+    return header_text.decode(request.headers.get(b"user-agent", b""))
 
 
 def _claimed_service(request: Request) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 from moorage.errors import Fault, FrontLayerError, ServiceError
+from moorage.wire import header_text
 
 
 class Words(NamedTuple):
@@ -182,11 +183,11 @@ def _what_was_signed(details: Mapping[str, Any]) -> dict[str, object]:
     """For whoever debugs a signer, as S3 does. Version 2 has no canonical request."""
     canonical: dict[str, object] = {}
     if details["canonical"] is not None:
-        canonical["CanonicalRequest"] = details["canonical"].decode("latin-1")
+        canonical["CanonicalRequest"] = header_text.decode(details["canonical"])
         canonical["CanonicalRequestBytes"] = details["canonical"].hex(" ")
     return {
         "AWSAccessKeyId": details["access_key_id"],
-        "StringToSign": details["string_to_sign"].decode("latin-1"),
+        "StringToSign": header_text.decode(details["string_to_sign"]),
         "SignatureProvided": details["signature"],
         "StringToSignBytes": details["string_to_sign"].hex(" "),
         **canonical,

@@ -325,6 +325,10 @@ def _as_ours(error: Exception, where: ObjectUrl, action: str) -> Exception:
             f"cannot {action} {where}: access denied by {place} ({answer}). Check the S3 credentials in the "
             "environment of the server, and what they allow"
         )
+    if status is None and "Content-Type header contained" in text:
+        return ObjectError(
+            f"cannot {action} {where}: its Content-Type has characters beyond ASCII. Write the object with another"
+        )
     if status is None:
         return ObjectStoreUnavailable(
             f"cannot {action} {where}: {place} does not answer ({said.get('cause') or _first_line(error)}). "

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from moorage.errors import ValidationError
 from moorage.heads import decimal
 from moorage.resources import address_of
-from moorage.wire import validation
+from moorage.wire import header_text, validation
 
 _LONGEST_MESSAGE: Final = 2048
 _MOST_RENDERED: Final = 2
@@ -34,6 +34,14 @@ _FILENAME = r"^(?!.*\..*\.)[a-zA-Z0-9][a-zA-Z0-9-_\.]*$"
 _INTEGER: Final = re.compile(rb"[+-]?[0-9]{1,19}")
 _LONGEST_INTEGER: Final = 20
 
+_LOCATION_FORM: Final = re.compile(rb"(?:https|s3)://[^/].*")
+
+
+def _is_location(value: bytes) -> bool:
+    """The pattern is of characters, so bytes that spell none do not match it."""
+    return _LOCATION_FORM.fullmatch(value) is not None and header_text.is_text(value)
+
+
 _SATISFIES: Final[Mapping[str, Callable[[bytes], object]]] = {
     _ASCII: bytes.isascii,
     _PRINTABLE: re.compile(rb"[^\s\x80-\xff][\x20-\x7e]*").fullmatch,
@@ -41,7 +49,7 @@ _SATISFIES: Final[Mapping[str, Callable[[bytes], object]]] = {
     _COMPONENT: re.compile(rb"[a-zA-Z0-9](?:[\-a-zA-Z0-9]*[a-zA-Z0-9])?").fullmatch,
     _SESSION: re.compile(rb"NEW_SESSION|[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
     _SESSION_ID: re.compile(rb"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*").fullmatch,
-    _LOCATION: re.compile(rb"(?:https|s3)://[^/].*").fullmatch,
+    _LOCATION: _is_location,
     _PATH_EXTENSION: re.compile(rb"[a-zA-Z0-9!_.*'()/-]+").fullmatch,  # without a colon there is no scheme
     _FILENAME: re.compile(rb"[a-zA-Z0-9][a-zA-Z0-9_-]*(?:\.[a-zA-Z0-9_-]*)?").fullmatch,
     ".*": re.compile(rb".*").fullmatch,
@@ -74,7 +82,7 @@ class Member(_Member):
         return self, self.min_length, self.max_length, _SATISFIES[self.pattern]
 
     def violations(self, value: bytes) -> list[str]:
-        text = value.decode("utf-8", "replace")
+        text = header_text.decode(value)
         rules = []
         if len(text) > self.max_length:
             rules.append(validation.at_most_long(self.max_length))
@@ -106,7 +114,7 @@ class IntegerMember(_Member):
             rule = validation.at_least(self.least)
         else:
             return []
-        shown = value.decode("utf-8", "replace")[: _LONGEST_INTEGER + 1]
+        shown = header_text.decode(value)[: _LONGEST_INTEGER + 1]
         return [validation.violation(shown, self.key, rule)]
 
 

@@ -11,6 +11,7 @@ from moorage.controller.operations import base
 from moorage.controller.operations.base import Call, Params
 from moorage.errors import ValidationException
 from moorage.resources import EndpointConfig, Model
+from moorage.wire import header_text
 
 Variant = Mapping[str, Any]
 
@@ -202,9 +203,20 @@ def _check_config(params: Params) -> None:
         raise ValidationException("ShadowProductionVariants is not supported with AsyncInferenceConfig.")
     if "CrossRegionTrafficConfig" in params and "AsyncInferenceConfig" in params:
         raise ValidationException("CrossRegionTrafficConfig is not supported with AsyncInferenceConfig.")
+    _check_output_paths(params)
     base.require_publish_frequency(params.get("MetricsConfig", {}))
     if any("ServerlessConfig" in variant for variant in (*production, *shadow)):
         _check_serverless_config(params)
+
+
+def _check_output_paths(params: Params) -> None:
+    """The replies of InvokeEndpointAsync name locations below these paths in headers."""
+    output = params.get("AsyncInferenceConfig", {}).get("OutputConfig", {})
+    for name in ("S3OutputPath", "S3FailurePath"):
+        if not header_text.can_carry(output.get(name, "")):
+            raise ValidationException(
+                f"{name} must not have control characters: the reply of InvokeEndpointAsync could not name it."
+            )
 
 
 def _check_serverless_config(params: Params) -> None:
