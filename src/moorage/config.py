@@ -48,6 +48,9 @@ class Settings:
     region: str = setting("us-east-1", "The region that ARNs name; signatures may be scoped to any.")
     account_id: str = setting("000000000000", "The account of the root access key: 12 digits.")
     database_url: str = setting("", "SQLAlchemy URL of the state; empty: SQLite in the data directory.")
+    lease_seconds: float = setting(
+        10.0, "After how long another controller takes over from one that is gone.", least=1, most=600
+    )
     secret_key: str = setting(
         "",
         "Key that seals secrets at rest and session tokens; empty: one in the data directory.",

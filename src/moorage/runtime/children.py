@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 class Child:
     """One process that is kept alive until it is stopped.
 
-    `socket` is the path of a Unix socket that it makes: one left over by its predecessor is removed first.
+    `environment` may be changed for its next start. `socket` is the path of a Unix socket that it makes: one left
+    over by its predecessor is removed first.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Child:
     ) -> None:
         self.name = name
         self._argv = tuple(argv)
-        self._environment = dict(environment)
+        self.environment = dict(environment)
         self._pass_fds = tuple(pass_fds)
         self._socket = socket
         self._process: asyncio.subprocess.Process | None = None
@@ -83,7 +84,7 @@ class Child:
                 *(sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())),
                 *self._argv,
                 stdin=asyncio.subprocess.DEVNULL,
-                env=self._environment,
+                env=self.environment,
                 pass_fds=self._pass_fds,
                 start_new_session=True,  # a ^C in the terminal is the parent's to pass on
             )

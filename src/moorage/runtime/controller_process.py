@@ -4,6 +4,9 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import sys
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -36,8 +39,10 @@ from moorage.gateway.feed import Report, follow, observed
 from moorage.launchers.remote import RemoteLauncher
 from moorage.routing.table import RoutingTable
 from moorage.runtime import logs
-from moorage.storage.database import open_database
+from moorage.storage.database import Database, open_database
 from moorage.storage.identities import IdentityStore
+from moorage.storage.lease import Contender, Lease, LeaseLost, acquire
+from moorage.storage.lease_table import SqlLeaseTable
 from moorage.storage.objects import ObjectStore
 from moorage.storage.resources import SqlResourceStore
 
@@ -48,8 +53,16 @@ logger = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, url: str) -> None:
-    """Answer the gateways, reconcile, and run what is queued, until SIGTERM or SIGINT."""
-    database = await open_database(settings.effective_database_url)
+    """Answer the gateways, reconcile, and run what is queued, until SIGTERM or SIGINT.
+
+    Raises:
+        LeaseLost: another controller leads the database by now, so that this one stops.
+    """
+    database = await open_database(
+        settings.effective_database_url, take_lease=partial(_lead, settings=settings)
+    )
+    lease = database.lease
+    assert lease is not None
     try:
         policies_changed = asyncio.Event()
         store = SqlResourceStore(database, on_policies_change=policies_changed.set)
@@ -117,6 +130,7 @@ async def serve(settings: Settings, url: str) -> None:
         await feed.listen(settings.feed_socket)
         recovered = asyncio.Event()
         works = {
+            "keep the lease": lease.keep(),
             "reconcile": reconciler.run(recovered.set),
             "follow the feed": follow(
                 settings.feed_socket,
@@ -142,8 +156,26 @@ async def serve(settings: Settings, url: str) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await lease.release()
     finally:
         await database.close()
+
+
+async def _lead(database: Database, settings: Settings) -> Lease:
+    """Wait for the lease. Once the server has been ready, endpoints are in service here, and it is waited for even
+    if another controller has it."""
+    me = Contender(
+        installation=os.environ["MOORAGE_INSTALLATION"],
+        holder=str(uuid.uuid4()),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+    return await acquire(
+        SqlLeaseTable(database),
+        me,
+        lease_seconds=settings.lease_seconds,
+        patient="MOORAGE_WAS_READY" in os.environ,
+    )
 
 
 async def _publish(
@@ -208,10 +240,18 @@ async def _answer(app: object, settings: Settings, tasks: "Sequence[asyncio.Task
         task.add_done_callback(leave)
     serving = asyncio.create_task(server.serve(), name="serve HTTP")
     await asyncio.wait({serving, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    if any(_is_lease_lost(task) for task in tasks):
+        server.force_exit = True
+        for task in tasks:
+            task.cancel()
     await serving
     for task in tasks:
         if task.done() and not task.cancelled():
             task.result()
+
+
+def _is_lease_lost(task: "asyncio.Task[None]") -> bool:
+    return task.done() and not task.cancelled() and isinstance(task.exception(), LeaseLost)
 
 
 class _Server(uvicorn.Server):
@@ -239,13 +279,18 @@ def _objects(settings: Settings, url: str) -> ObjectStore:
     )
 
 
-def main() -> None:
+def main() -> int:
     logs.configure("controller")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C is the parent's to pass on
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the audit log is opened anew without
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
-    uvloop.run(serve(settings, os.environ["MOORAGE_URL"]))
+    try:
+        uvloop.run(serve(settings, os.environ["MOORAGE_URL"]))
+    except LeaseLost as error:
+        logger.error("%s", error)
+        return os.EX_TEMPFAIL
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     _check_certificate(settings)
     _check_audit_log(settings)
     with ExitStack() as stack:
-        stack.enter_context(_only_server_of(settings.data_dir))
+        installation = stack.enter_context(_only_server_of(settings.data_dir))
         listeners = stack.enter_context(_listeners(settings))
         internal = stack.enter_context(_internal_listener()) if _is_apart(settings) else None
         url = _url(settings.host, listeners[0], secure=bool(settings.tls_certificate))
@@ -56,7 +57,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         for file, text in ((settings.url_file, url), (settings.internal_url_file, internal_url)):
             file.write_text(text)
             stack.callback(file.unlink, missing_ok=True)
-        await _Supervisor(settings, listeners, internal, url, internal_url).run(announce)
+        await _Supervisor(settings, listeners, internal, url, internal_url, installation).run(announce)
 
 
 class _Supervisor:
@@ -67,12 +68,15 @@ class _Supervisor:
         internal: socket.socket | None,
         url: str,
         internal_url: str,
+        installation: str,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
         self._internal = internal
         self._url = url
         self._internal_url = internal_url
+        self._installation = installation
+        self._controller: Child | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._marker = str(settings.data_dir)
@@ -92,6 +96,8 @@ class _Supervisor:
         async with AsyncExitStack() as stack:
             await self._start(stack)
             if await self._ready():
+                assert self._controller is not None
+                self._controller.environment["MOORAGE_WAS_READY"] = "yes"
                 announce(self._url)
                 await self._stop.wait()
             logger.info("stopping: invocations in flight are finished first")
@@ -121,13 +127,14 @@ class _Supervisor:
             **os.environ,
             "MOORAGE_SETTINGS": settings.to_json(),
             "MOORAGE_URL": self._internal_url,
+            "MOORAGE_INSTALLATION": self._installation,
         }
-        controller = Child(
+        self._controller = Child(
             "controller",
             (sys.executable, "-m", "moorage.runtime.controller_process"),
             environment=environment,
         )
-        stack.push_async_callback(self._stop_child, controller, 15.0)
+        stack.push_async_callback(self._stop_child, self._controller, 15.0)
         gateways = [
             Child(
                 f"gateway {number + 1}" if settings.workers > 1 else "gateway",
@@ -207,8 +214,12 @@ def _make_directories(settings: Settings) -> None:
 
 
 @contextmanager
-def _only_server_of(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory for this process alone."""
+def _only_server_of(data_dir: Path) -> Iterator[str]:
+    """Hold the data directory for this process alone; gives a name of this installation.
+
+    The name is of the locked file on this start of this machine's kernel: of two processes with the same name, one
+    had ended before the other got the lock, and a copy of the directory has another.
+    """
     with (data_dir / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -222,7 +233,16 @@ def _only_server_of(data_dir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        status = os.fstat(file.fileno())
+        yield f"{_boot_id()}:{status.st_dev}:{status.st_ino}"
+
+
+def _boot_id() -> str:
+    """Of this start of the kernel; where it is not told, of this process."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(uuid.uuid4())
 
 
 @contextmanager

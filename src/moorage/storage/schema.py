@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -99,6 +100,25 @@ secrets = Table(
     Column("value", Text, nullable=False),
 )
 """Random values that every process on this database must share, such as the key that signs page tokens."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", text_key(32), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("renewals", BigInteger, nullable=False),
+    Column("lease_seconds", Float, nullable=False),
+    Column("installation", text_key(128)),
+    Column("holder", text_key(36)),
+    Column("host", Text),
+    Column("pid", Integer),
+    Column("acquired_time", UtcDateTime),
+    Column("renewed_time", UtcDateTime),
+    Index("leases_by_epoch", "name", "epoch", unique=True),
+)
+"""Who leads, see `moorage.storage.lease`; one row, `controller`. The times are the database's, for people only. The
+unique index makes a new epoch a change of the row's key for PostgreSQL: it waits for transactions that have the row
+FOR KEY SHARE, and renewals do not."""
 
 
 def _unfinished(table: str, name: str, *columns: str) -> Index:
