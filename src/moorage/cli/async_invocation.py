@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from moorage.async_inference.base import FINAL, Status
 from moorage.cli.client import ERRORS, NoServer, PrivateRoutes, Refused, client, complain, explain
 from moorage.cli.inspection import local_time
 from moorage.cli.invocation import text_or_base64
+from moorage.cli.terminal import ResultWriter, escape, say
 from moorage.config import Settings
 from moorage.storage.objects import ObjectError, ObjectUrl
 from moorage.wire import header_text
@@ -60,6 +60,7 @@ def invoke_async(
     inference_id: str | None,
     timeout_seconds: int | None,
     wait: bool,
+    raw: bool,
     as_json: bool,
 ) -> int:
     if sum(given is not None for given in (body, file, input_location)) != 1:
@@ -97,12 +98,12 @@ def invoke_async(
         if member in reply
     }
     if wait:
-        return _wait(settings, accepted, as_json=as_json)
+        return _wait(settings, accepted, raw=raw, as_json=as_json)
     if as_json:
         print(json.dumps(accepted))
     else:
         for member, value in accepted.items():
-            print(f"{member:<16} {value}")
+            say(f"{member:<16} {value}")
     return 0
 
 
@@ -163,14 +164,14 @@ def _bucket(settings: Settings, endpoint: str) -> str:
 # --- waiting --------------------------------------------------------------------------------------------
 
 
-def _wait(settings: Settings, accepted: Accepted, *, as_json: bool) -> int:
+def _wait(settings: Settings, accepted: Accepted, *, raw: bool, as_json: bool) -> int:
     look = f"moorage async show {shlex.quote(accepted['InferenceId'])}"
     try:
         routes = PrivateRoutes(settings)
         with _display(quiet=as_json) as display:
             display.say(f"{accepted['InferenceId']} is accepted")
             record = _until_finished(routes, accepted, display)
-        return _conclude(settings, record, as_json=as_json)
+        return _conclude(settings, record, raw=raw, as_json=as_json)
     except KeyboardInterrupt:
         complain(f"the invocation goes on without us. Look at it with: {look}")
         return _INTERRUPTED
@@ -248,7 +249,7 @@ class _Display:
             return
         self._said = state
         if self._progress is None:
-            print(state, file=sys.stderr, flush=True)
+            say(state, file=sys.stderr)
         else:
             self._update(state)
 
@@ -275,7 +276,7 @@ def _display(*, quiet: bool) -> Iterator[_Display]:
 # --- the end --------------------------------------------------------------------------------------------
 
 
-def _conclude(settings: Settings, record: Record, *, as_json: bool) -> int:
+def _conclude(settings: Settings, record: Record, *, raw: bool, as_json: bool) -> int:
     """The result to stdout, or why there is none to stderr."""
     if record["Status"] != Status.COMPLETED:
         if as_json:
@@ -295,11 +296,10 @@ def _conclude(settings: Settings, record: Record, *, as_json: bool) -> int:
         document = {**record, "OutputContentType": reply["ContentType"]}
         print(json.dumps(document | text_or_base64(reply["Body"].read())))
         return 0
-    last = b""
-    for last in reply["Body"].iter_chunks(_PIECE):
-        sys.stdout.buffer.write(last)
-    if sys.stdout.isatty() and not last.endswith(b"\n"):
-        print()
+    writer = ResultWriter(raw=raw)
+    for piece in reply["Body"].iter_chunks(_PIECE):
+        writer.write(piece)
+    writer.end()
     return 0
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from moorage.async_inference.base import Status
 from moorage.cli.client import ERRORS, PrivateRoutes, client, complain, explain
 from moorage.cli.inspection import local_time, print_table, styled
+from moorage.cli.terminal import escape
 from moorage.config import Settings
 
 _LONGEST_PAGE = 1000

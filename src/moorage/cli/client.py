@@ -23,6 +23,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 
 from moorage.auth.credentials import read_root_key
+from moorage.cli.terminal import say
 from moorage.config import Settings
 
 
@@ -150,7 +151,7 @@ def explain(error: Exception) -> str:
 
 
 def complain(message: str) -> None:
-    print(f"moorage: {message}", file=sys.stderr)
+    say(f"moorage: {message}", file=sys.stderr)
 
 
 ERRORS = (

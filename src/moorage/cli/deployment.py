@@ -13,10 +13,10 @@ from typing import Any
 
 import botocore.exceptions
 from rich.console import Console
-from rich.markup import escape
 
 from moorage.cli.client import ERRORS, client, complain, explain
 from moorage.cli.inspection import styled
+from moorage.cli.terminal import escape
 from moorage.config import Settings
 
 _BUCKET = "moorage-models"

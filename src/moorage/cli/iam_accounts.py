@@ -1,12 +1,12 @@
 """`moorage iam account`."""
 
-from rich.markup import escape
 from rich.table import Table
 
 from moorage.cli.client import PrivateRoutes
 from moorage.cli.iam_base import command
 from moorage.cli.iam_keys import KeyPrinter
 from moorage.cli.inspection import local_time, print_json, print_table
+from moorage.cli.terminal import escape
 from moorage.config import Settings
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from moorage.cli.client import client
 from moorage.cli.iam_base import Kind, Misused, command, owner, pages, read_document
 from moorage.cli.inspection import print_json, print_table
+from moorage.cli.terminal import escape
 from moorage.config import Settings
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from botocore.exceptions import ClientError
-from rich.markup import escape
 from rich.table import Table
 
 from moorage.cli.client import client, region, server_url
 from moorage.cli.environment import exports
 from moorage.cli.iam_base import Failed, Misused, command, pages
 from moorage.cli.inspection import print_json, print_table
+from moorage.cli.terminal import escape
 from moorage.config import Settings
 
 

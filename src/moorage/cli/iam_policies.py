@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from moorage.cli.client import client
 from moorage.cli.iam_base import Misused, Owner, command, optional_owner, owner, pages, read_document
 from moorage.cli.inspection import print_json, print_table
+from moorage.cli.terminal import escape, say
 from moorage.config import Settings
 
 
@@ -35,7 +35,7 @@ def get(settings: Settings, name: str, *, user: str | None, role: str | None) ->
         arn = _arn(name)
         version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
         document = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    say(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @command

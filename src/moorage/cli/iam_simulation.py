@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 from botocore.handlers import json_decode_policies
 from rich.console import Console
-from rich.markup import escape
 
 from moorage.cli.client import client
 from moorage.cli.iam_base import Failed, Misused, Owner, command, owner
 from moorage.cli.inspection import print_json
+from moorage.cli.terminal import escape
 from moorage.config import Settings
 
 _STYLES = {"allowed": "green", "explicitDeny": "red", "implicitDeny": "yellow"}

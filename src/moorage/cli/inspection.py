@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from moorage.cli.client import ERRORS, PrivateRoutes, client, complain, explain
+from moorage.cli.terminal import escape, say
 from moorage.config import Settings
 
 _WIDTH_OF_A_PIPE = 250
@@ -67,14 +67,14 @@ def describe(settings: Settings, name: str, *, as_json: bool) -> int:
     return 0
 
 
-def logs(settings: Settings, name: str, *, follow: bool, lines: int, as_json: bool) -> int:
+def logs(settings: Settings, name: str, *, follow: bool, lines: int, raw: bool, as_json: bool) -> int:
     try:
         for line in read_logs(settings, name, follow=follow, lines=lines):
             if as_json:
                 print(line, flush=True)
             else:
                 entry = json.loads(line)
-                print(f"{entry['variant']}/{entry['instance_id']}  {entry['line']}", flush=True)
+                say(f"{entry['variant']}/{entry['instance_id']}  {entry['line']}", raw=raw)
     except ERRORS as error:
         complain(explain(error))
         return 1

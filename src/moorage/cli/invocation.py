@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moorage.cli.client import ERRORS, client, complain, explain
+from moorage.cli.terminal import ResultWriter
 from moorage.config import Settings
 
 
@@ -22,6 +23,7 @@ def invoke(
     target_variant: str | None,
     inference_id: str | None,
     stream: bool,
+    raw: bool,
     as_json: bool,
 ) -> int:
     if (body is None) == (file is None):
@@ -39,7 +41,7 @@ def invoke(
     try:
         runtime = client(settings, "sagemaker-runtime", retries={"total_max_attempts": 1})
         if stream:
-            return _stream(runtime, members, as_json=as_json)
+            return _stream(runtime, members, raw=raw, as_json=as_json)
         started = time.perf_counter()
         reply = runtime.invoke_endpoint(**members)
         result = reply["Body"].read()
@@ -49,17 +51,18 @@ def invoke(
     if as_json:
         print(json.dumps(_document(reply, result, time.perf_counter() - started)))
     else:
-        sys.stdout.buffer.write(result)
-        if sys.stdout.isatty() and not result.endswith(b"\n"):
-            print()
+        writer = ResultWriter(raw=raw)
+        writer.write(result)
+        writer.end()
     return 0
 
 
-def _stream(runtime: Any, members: dict[str, Any], *, as_json: bool) -> int:
+def _stream(runtime: Any, members: dict[str, Any], *, raw: bool, as_json: bool) -> int:
     """Parts to stdout as they come; what they amounted to on stderr, or everything as JSON lines."""
     started = time.perf_counter()
     reply = runtime.invoke_endpoint_with_response_stream(**members)
     parts, size, first = 0, 0, 0.0
+    writer = ResultWriter(raw=raw)
     for event in reply["Body"]:
         chunk = event["PayloadPart"]["Bytes"]
         if not parts:
@@ -69,8 +72,7 @@ def _stream(runtime: Any, members: dict[str, Any], *, as_json: bool) -> int:
         if as_json:
             print(json.dumps(text_or_base64(chunk)), flush=True)
         else:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.flush()
+            writer.write(chunk)
     seconds = time.perf_counter() - started
     summary = {
         "Parts": parts,
@@ -81,9 +83,9 @@ def _stream(runtime: Any, members: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(summary))
     else:
-        sys.stdout.flush()
+        writer.end()
         print(
-            f"\n{parts} parts, {size:,} bytes; the first part after {first * 1000:.1f} ms, "
+            f"{parts} parts, {size:,} bytes; the first part after {first * 1000:.1f} ms, "
             f"{parts / seconds:.1f} parts/s",
             file=sys.stderr,
         )

@@ -29,6 +29,9 @@ app.add_typer(async_app, name="async")
 app.add_typer(iam_app, name="iam")
 
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Let control characters through to a terminal, as to a pipe.")
+]
 InvocationId = Annotated[str, typer.Argument(metavar="ID", help="An invocation id, or an inference id.")]
 
 
@@ -146,6 +149,7 @@ def invoke(
             help="With --async: seconds that the container has.", min=1, max=3600, show_default="900"
         ),
     ] = None,
+    raw: Raw = False,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -170,6 +174,7 @@ def invoke(
             inference_id=inference_id,
             timeout_seconds=timeout,
             wait=wait,
+            raw=raw,
             as_json=as_json,
         )
         raise typer.Exit(code)
@@ -186,6 +191,7 @@ def invoke(
         target_variant=target_variant,
         inference_id=inference_id,
         stream=stream,
+        raw=raw,
         as_json=as_json,
     )
     raise typer.Exit(code)
@@ -227,13 +233,14 @@ def logs(
     lines: Annotated[int, typer.Option(help="Lines of the past, for each instance.", min=0)] = 200,
     data_dir: DataDir = None,
     config: ConfigFile = None,
+    raw: Raw = False,
     as_json: Json = False,
 ) -> None:
     """Print what the containers of an endpoint have printed."""
     from moorage.cli import inspection
 
     settings = read_settings(config, data_dir=data_dir)
-    raise typer.Exit(inspection.logs(settings, name, follow=follow, lines=lines, as_json=as_json))
+    raise typer.Exit(inspection.logs(settings, name, follow=follow, lines=lines, raw=raw, as_json=as_json))
 
 
 @app.command()
