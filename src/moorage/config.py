@@ -146,6 +146,9 @@ class Settings:
         0, "Largest file a container may write; 0: no other limit, else from 256 MiB.", least=0, most=2**50
     )
     max_model_bytes: int = setting(50 * 1024 * MIB, "Largest unpacked model, in bytes.", least=1, most=2**50)
+    disk_reserve_bytes: int = setting(
+        1024 * MIB, "What models leave free of the disk of the data directory.", least=0, most=2**50
+    )
     async_concurrency: int = setting(
         4,
         "Asynchronous invocations an instance is given at once, unless MaxConcurrentInvocationsPerInstance says it.",

@@ -3,7 +3,9 @@
 import gzip
 import io
 import os
+import shutil
 import stat
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +231,110 @@ def test_a_sparse_file_counts_with_its_holes(tmp_path: Path) -> None:
     }
     info.size = 1
     refuse(tgz((info, b"x")), tmp_path, "larger than 1048576 bytes")
+
+
+GIB = 1024 * MIB
+
+
+def holed(path: Path, parts: dict[int, bytes], size: int) -> Path:
+    with path.open("wb") as sparse:
+        for offset, data in parts.items():
+            sparse.seek(offset)
+            sparse.write(data)
+        sparse.truncate(size)
+    return path
+
+
+KINDS = [
+    pytest.param(["--format=gnu"], id="old GNU"),
+    *(
+        pytest.param(["--format=pax", f"--sparse-version={each}"], id=f"PAX {each}")
+        for each in ("0.0", "0.1", "1.0")
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("parts", "size"),
+    [
+        ({}, 4 * GIB),
+        ({0: b"head"}, 4 * GIB),
+        ({4 * GIB - 4: b"tail"}, 4 * GIB),
+        ({MIB * 10 * n: b"%d" % n for n in range(100)}, 4 * GIB),
+    ],
+)
+def test_the_holes_of_a_sparse_file_take_no_blocks(
+    tmp_path: Path, kind: list[str], parts: dict[int, bytes], size: int
+) -> None:
+    if shutil.which("tar") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("tar is missing")
+        pytest.skip("tar is missing")
+    holed(tmp_path / "sparse", parts, size)
+    command = ["tar", "--create", "--gzip", "--sparse", *kind, "--file=a.tar.gz", "sparse"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    (tmp_path / "place").mkdir()
+    with pytest.raises(ArtifactError, match="larger than"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "place" / "model", max_bytes=size - 1)
+    assert list((tmp_path / "place").iterdir()) == []
+    unpack(tmp_path / "a.tar.gz", tmp_path / "place" / "model", max_bytes=size)
+    status = (tmp_path / "place" / "model" / "sparse").stat()
+    assert status.st_size == size
+    assert status.st_blocks * 512 <= 64 * 1024 * (len(parts) + 1)
+    with (tmp_path / "place" / "model" / "sparse").open("rb") as unpacked:
+        for offset, data in parts.items():
+            unpacked.seek(offset)
+            assert unpacked.read(len(data) + 1).strip(b"\0") == data
+
+
+def sparse(size: int, parts: str, data: bytes = b"x") -> Entry:
+    info, content = file("sparse", data)
+    info.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.size": str(size),
+        "GNU.sparse.map": parts,
+        "GNU.sparse.name": "sparse",
+    }
+    return info, content
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [(1000, "0,2000"), (1000, "999,2"), (1000, "500,1,0,1"), (1000, "0,2,1,1"), (1000, "-1,1"), (-1, "0,1")],
+)
+def test_a_map_of_parts_that_cannot_be_is_refused(tmp_path: Path, size: int, parts: str) -> None:
+    refuse(tgz(sparse(size, parts)), tmp_path, "not a valid archive")
+
+
+def test_a_sparse_file_whose_data_is_missing_is_refused(tmp_path: Path) -> None:
+    refuse(tgz(sparse(100_000, "0,90000")), tmp_path, "not a valid archive")
+
+
+def test_an_endless_map_of_parts_is_not_kept_in_memory(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("sparse")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s"}
+    data = b"99999999\n" + b"0\n" * (2 * MIB + MIB // 8)
+    info.size = len(data)
+    refuse(tgz((info, data)), tmp_path, "headers of more than 4194304 bytes", max_bytes=64 * MIB)
+
+
+def test_many_global_headers_are_refused(tmp_path: Path) -> None:
+    headers = tarfile.TarInfo.create_pax_global_header({f"k{n}": "v" for n in range(1001)})
+    refuse(gzip.compress(headers + tar(file("a"))), tmp_path, "more than 1000 global headers")
+    headers = tarfile.TarInfo.create_pax_global_header({"comment": "a commit of git"})
+    unpack_bytes(gzip.compress(headers + tar(file("a"))), tmp_path / "model")
+
+
+def test_the_disk_is_not_filled(tmp_path: Path) -> None:
+    disk = os.statvfs(tmp_path)
+    free = disk.f_bavail * disk.f_frsize
+    archive = tgz(file("zeros", bytes(MIB)))
+    with pytest.raises(ArtifactError, match=r"bytes free \(setting disk_reserve_bytes\)"):
+        unpack(io.BytesIO(archive), tmp_path / "model", max_bytes=GIB, keep_free_bytes=2 * free)
+    assert list(tmp_path.iterdir()) == []
+    unpack(io.BytesIO(archive), tmp_path / "model", max_bytes=GIB, keep_free_bytes=free // 2)
 
 
 def test_too_many_files_or_directories_are_refused(tmp_path: Path) -> None:

@@ -60,12 +60,13 @@ class World:
         objects = ObjectStore(
             endpoint="http://127.0.0.1:9", region="r", access_key_id="a", secret_access_key="b"
         )
+        workshop = InstanceWorkshop(settings=self.settings, objects=objects)
         self.reconciler = Reconciler(
             settings=self.settings,
             store=self.store,
             launcher=self.launcher,
             feed=feed,
-            workshop=InstanceWorkshop(settings=self.settings, objects=objects),
+            workshop=workshop,
             backlog=self.backlog,
         )
         await feed.listen(self.settings.feed_socket)
@@ -78,6 +79,7 @@ class World:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await workshop.close()
             feed.close()
 
     async def configure(

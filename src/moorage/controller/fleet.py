@@ -6,20 +6,26 @@ endpoint (`Endpoint.deployed`): what a running endpoint is does not change when 
 
 import asyncio
 import hashlib
-import os
-import shutil
+import logging
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moorage.config import Settings
 from moorage.controller import artifacts, images
+from moorage.controller.file_workers import FileWorker, FileWorkers, WorkerLost
 from moorage.launchers.base import InstanceSpec
 from moorage.resources import Definition, Endpoint, EndpointConfig, Model
 from moorage.storage.base import ResourceStore
-from moorage.storage.objects import ObjectError, ObjectStore
+from moorage.storage.objects import ObjectError, ObjectStore, ObjectTooLarge
+
+_NICENESS = 5
+"""Of processes that unpack: they leave the processors to what answers callers, but an update under load gets on."""
+_NICENESS_OF_REMOVALS = 15
+logger = logging.getLogger(__name__)
 
 
 class DeploymentFailed(Exception):
@@ -147,11 +153,26 @@ def _only_container(variant: Definition, model: Definition) -> Definition:
 
 
 class InstanceWorkshop:
-    """Makes what an instance needs before it can be launched: its directory with the model, its command line."""
+    """Makes what an instance needs before it can be launched: its directory with the model, its command line.
+
+    What takes long is done in processes of their own, in the turn of the account; removals apart from the rest, so
+    that neither waits for the other. A directory to be removed is moved to `<data>/discarded` at once and removed
+    later: no deletion of an endpoint waits for it, and the next start goes on where a crash left off.
+    """
 
     def __init__(self, *, settings: Settings, objects: ObjectStore) -> None:
         self._settings = settings
         self._objects = objects
+        self._workers = FileWorkers(niceness=_NICENESS)
+        self._removers = FileWorkers(niceness=_NICENESS_OF_REMOVALS, parallel=1, most=1)
+        self._removals: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """End the processes. What was to be removed is removed after the next start."""
+        for removal in self._removals:
+            removal.cancel()
+        await asyncio.gather(*self._removals, return_exceptions=True)
+        await asyncio.gather(self._workers.close(), self._removers.close())
 
     async def prepare(
         self, endpoint: Endpoint, plan: VariantPlan, deployment_id: str, *, keep_trying: bool
@@ -170,21 +191,27 @@ class InstanceWorkshop:
         environment = dict(plan.container.get("Environment", {}))
         cache_dir = ""
         try:
-            (base_dir / "model").mkdir(parents=True)
-            await self._fetch_model(plan, base_dir)
-            if image.is_model_host:
-                await self._fetch_submitted_code(plan, environment, base_dir)
-                cache_dir = self._cache_directory(endpoint, plan)
-                environment["MOORAGE_ENVIRONMENTS_DIR"] = cache_dir
-            await asyncio.to_thread(_let_everyone_read, base_dir)
+            async with self._workers.worker(endpoint.account_id) as worker:
+                (base_dir / "model").mkdir(parents=True)
+                await self._fetch_model(worker, plan, base_dir)
+                if image.is_model_host:
+                    await self._fetch_submitted_code(worker, plan, environment, base_dir)
+                    cache_dir = self._cache_directory(endpoint, plan)
+                    environment["MOORAGE_ENVIRONMENTS_DIR"] = cache_dir
+                await worker.run("make_readable", directory=str(base_dir))
+        except WorkerLost as error:
+            self.discard(instance_id)
+            raise DeploymentFailed(
+                f'The model of container "{plan.container_hostname}" could not be unpacked: {error}.'
+            ) from error
         except OSError as error:
-            await self.discard(instance_id)
+            self.discard(instance_id)
             raise DeploymentFailed(
                 f'The model of container "{plan.container_hostname}" could not be written to {base_dir}: '
                 f"{error.strerror or error}."
             ) from error
         except BaseException:
-            await self.discard(instance_id)
+            self.discard(instance_id)
             raise
         return InstanceSpec(
             instance_id=instance_id,
@@ -217,36 +244,72 @@ class InstanceWorkshop:
     def log_directory(self, endpoint: Endpoint) -> Path:
         return log_directory(self._settings, endpoint.account_id, endpoint.name)
 
-    async def discard(self, instance_id: str) -> None:
-        """Remove the directory of an instance that is gone."""
-        await asyncio.to_thread(shutil.rmtree, self.directory(instance_id), ignore_errors=True)
+    def discard(self, instance_id: str) -> None:
+        """Put away the directory of an instance that is gone; it is removed later."""
+        directory, discarded = self.directory(instance_id), self._discarded / instance_id
+        try:
+            self._discarded.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileNotFoundError):
+                directory.rename(discarded)
+                self._remove(discarded)
+        except OSError as error:
+            logger.warning("%s cannot be removed, and is tried again at the next start: %s", directory, error)
 
-    async def discard_all_but(self, instance_ids: set[str]) -> None:
-        """Remove what instances of an earlier run have left."""
+    def discard_all_but(self, instance_ids: set[str]) -> None:
+        """Put away what instances of an earlier run have left, and go on removing what it had put away."""
+        if self._discarded.is_dir():
+            for path in self._discarded.iterdir():
+                self._remove(path)
         directory = self._settings.data_dir / "instances"
         if directory.is_dir():
             for path in list(directory.iterdir()):
                 if path.name not in instance_ids:
-                    await self.discard(path.name)
+                    self.discard(path.name)
 
-    async def _fetch_model(self, plan: VariantPlan, base_dir: Path) -> None:
+    @property
+    def _discarded(self) -> Path:
+        return self._settings.data_dir / "discarded"
+
+    def _remove(self, path: Path) -> None:
+        removal = asyncio.get_running_loop().create_task(self._remove_now(path), name=f"remove {path.name}")
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+
+    async def _remove_now(self, path: Path) -> None:
+        try:
+            await self._removers.run("", "remove", path=str(path))
+        except (OSError, WorkerLost) as error:
+            logger.warning("%s cannot be removed, and is tried again at the next start: %s", path, error)
+
+    async def _fetch_model(self, worker: FileWorker, plan: VariantPlan, base_dir: Path) -> None:
         container, model_dir = plan.container, base_dir / "model"
         source = container.get("ModelDataSource", {}).get("S3DataSource")
         if container.get("ModelDataUrl"):
-            await self._fetch_archive(plan, str(container["ModelDataUrl"]), model_dir)
+            await self._fetch_archive(worker, plan, str(container["ModelDataUrl"]), model_dir)
         elif source and source.get("CompressionType") == "Gzip":
-            await self._fetch_archive(plan, str(source["S3Uri"]), model_dir)
+            await self._fetch_archive(worker, plan, str(source["S3Uri"]), model_dir)
         elif source:
             await self._fetch_uncompressed(plan, source, model_dir)
 
-    async def _fetch_archive(self, plan: VariantPlan, url: str, destination: Path) -> None:
+    async def _fetch_archive(
+        self, worker: FileWorker, plan: VariantPlan, url: str, destination: Path
+    ) -> None:
         archive = destination.with_name(f"{destination.name}.tar.gz")
         try:
-            await self._objects.download(url, archive)
+            await self._objects.download(
+                url,
+                archive,
+                max_bytes=self._settings.max_model_bytes + artifacts.MAX_OVERHEAD_BYTES,
+                keep_free_bytes=self._settings.disk_reserve_bytes,
+            )
             if destination.exists():
                 destination.rmdir()
-            await asyncio.to_thread(
-                artifacts.unpack, archive, destination, max_bytes=self._settings.max_model_bytes
+            await worker.run(
+                "unpack",
+                archive=str(archive),
+                destination=str(destination),
+                max_bytes=self._settings.max_model_bytes,
+                keep_free_bytes=self._settings.disk_reserve_bytes,
             )
         except FileNotFoundError as error:
             raise DeploymentFailed(
@@ -280,12 +343,17 @@ class InstanceWorkshop:
             for key, name in zip(keys, names, strict=True):
                 target = model_dir / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                total += await self._objects.download(f"s3://{bucket}/{key}", target)
-                if total > self._settings.max_model_bytes:
-                    raise DeploymentFailed(
-                        f"The objects below {url} are larger than the limit of "
-                        f"{self._settings.max_model_bytes} bytes (setting max_model_bytes)."
-                    )
+                total += await self._objects.download(
+                    f"s3://{bucket}/{key}",
+                    target,
+                    max_bytes=self._settings.max_model_bytes - total,
+                    keep_free_bytes=self._settings.disk_reserve_bytes,
+                )
+        except ObjectTooLarge as error:
+            raise DeploymentFailed(
+                f"The objects below {url} are larger than the limit of "
+                f"{self._settings.max_model_bytes} bytes (setting max_model_bytes)."
+            ) from error
         except (FileNotFoundError, ObjectError, artifacts.ArtifactError, OSError) as error:
             raise DeploymentFailed(
                 f'Failed to download model data for container "{plan.container_hostname}" from URL: "{url}": '
@@ -293,23 +361,13 @@ class InstanceWorkshop:
             ) from error
 
     async def _fetch_submitted_code(
-        self, plan: VariantPlan, environment: dict[str, str], base_dir: Path
+        self, worker: FileWorker, plan: VariantPlan, environment: dict[str, str], base_dir: Path
     ) -> None:
         """The SageMaker SDK may leave user code in an archive of its own, which containers fetch themselves."""
         url = environment.get("SAGEMAKER_SUBMIT_DIRECTORY", "")
         if url.startswith("s3://"):
-            await self._fetch_archive(plan, url, base_dir / "code")
+            await self._fetch_archive(worker, plan, url, base_dir / "code")
             environment["SAGEMAKER_SUBMIT_DIRECTORY"] = str(base_dir / "code")
-
-
-def _let_everyone_read(directory: Path) -> None:
-    """A container may run as another user. That nobody else gets here is up to the directory's own mode."""
-    for parent, _, names in os.walk(directory):
-        Path(parent).chmod(0o755)
-        for name in names:
-            path = Path(parent, name)
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode & 0o755 | 0o444)
 
 
 def log_directory(settings: Settings, account_id: str, endpoint_name: str) -> Path:

@@ -159,7 +159,7 @@ class Reconciler:
             for deployment in (endpoint.deployment_id, endpoint.target_deployment_id)
         }
         self._remove(state for state in self._states if state.spec.deployment_id not in wanted)
-        await self._workshop.discard_all_but(self._states.ids())
+        self._workshop.discard_all_but(self._states.ids())
         for endpoint in endpoints:
             self.wake(endpoint.account_id, endpoint.name)
 
@@ -388,7 +388,7 @@ class Reconciler:
 
         async def stop(instance_id: str) -> None:
             await self._launcher.stop(instance_id)
-            await self._workshop.discard(instance_id)
+            self._workshop.discard(instance_id)
 
         await asyncio.gather(*(stop(instance_id) for instance_id in instance_ids))
 

@@ -90,12 +90,13 @@ async def serve(settings: Settings, url: str) -> None:
             lease_seconds=settings.async_lease_seconds,
             keep_seconds=settings.async_keep_seconds,
         )
+        workshop = InstanceWorkshop(settings=settings, objects=objects)
         reconciler = Reconciler(
             settings=settings,
             store=store,
             launcher=RemoteLauncher(settings.launcher_socket),
             feed=feed,
-            workshop=InstanceWorkshop(settings=settings, objects=objects),
+            workshop=workshop,
             backlog=_Backlog(dispatcher, Outbox(database), publisher),
         )
         app = create_app(
@@ -156,6 +157,7 @@ async def serve(settings: Settings, url: str) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await workshop.close()
             await lease.release()
     finally:
         await database.close()

@@ -1,7 +1,10 @@
 """Objects in S3: models, and the inputs and results of asynchronous inference. The same code for any S3."""
 
+import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 _CHUNK = 4 * 1024 * 1024
 _PIECE = 512 * 1024
 _PART = 8 * 1024 * 1024
+_MOST_WRITERS = 16
+"""Downloads to files that write at once: a disk that is slow makes each of them wait, and nothing else."""
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _SAID = {
@@ -90,6 +95,10 @@ class ObjectUrl:
         return f"s3://{self.bucket}/{self.key}"
 
 
+class ObjectTooLarge(ObjectError):
+    """An object is larger than the caller takes."""
+
+
 class ObjectReader:
     """An object whose bytes are on their way. `size` in bytes."""
 
@@ -134,6 +143,7 @@ class ObjectStore:
         self._access_key_id = access_key_id
         self._secret_access_key = secret_access_key
         self._buckets: dict[str, S3Store] = {}
+        self._writers = ThreadPoolExecutor(_MOST_WRITERS, thread_name_prefix="download")
 
     async def exists(self, url: str) -> bool:
         """Whether there is an object at `url`, or anything below it when it ends in a slash."""
@@ -173,23 +183,38 @@ class ObjectStore:
                     break
         return sorted(found)
 
-    async def download(self, url: str, destination: Path) -> int:
+    async def download(self, url: str, destination: Path, *, max_bytes: int, keep_free_bytes: int = 0) -> int:
         """Write an object to a file as it streams; returns its size in bytes.
+
+        Nothing is written of one that is larger than `max_bytes`, or that would leave less than `keep_free_bytes` on
+        the disk; the disk is looked at again with each piece, since others write to it meanwhile.
 
         Raises:
             FileNotFoundError: there is no such object.
-            ObjectError: it cannot be reached.
+            ObjectTooLarge: it is larger than `max_bytes`.
+            ObjectError: it cannot be reached, or the disk has no room for it.
         """
         import obstore
 
         where = ObjectUrl.parse(url)
-        size = 0
+        loop = asyncio.get_running_loop()
+        written = 0
         with _translated(where):
             result = await obstore.get_async(self._bucket(where.bucket), where.key)
+            size = result.meta["size"]
+            if size > max_bytes:
+                raise ObjectTooLarge(f"{where} has {size} bytes, and {max_bytes} are the most")
             with destination.open("wb") as file:
                 async for chunk in result.stream(min_chunk_size=_CHUNK):
-                    size += file.write(chunk)
-        return size
+                    disk = os.statvfs(destination.parent)
+                    if disk.f_bavail * disk.f_frsize - (size - written) < keep_free_bytes:
+                        raise ObjectError(
+                            f"the disk of {destination.parent} has no room for the {size} bytes of {where} beside "
+                            f"the {keep_free_bytes} that stay free (setting disk_reserve_bytes): delete endpoints or "
+                            "other files, or lower the setting"
+                        )
+                    written += await loop.run_in_executor(self._writers, file.write, chunk)
+        return written
 
     async def open(self, url: str) -> "ObjectReader":
         """An object to be read as it streams.
