@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from moorage.runtime.child_output import TakeLine, follow
+
 _BACKOFF_SECONDS = (0.05, 0.2, 1.0, 5.0)
 _STABLE_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 1.0
 
 # Arguments: our pid, then the command line. A parent that died before prctl cannot send the signal any more.
 _DIE_WITH_PARENT = """
@@ -30,7 +33,8 @@ class Child:
     """One process that is kept alive until it is stopped.
 
     `environment` may be changed for its next start. `socket` is the path of a Unix socket that it makes: one left
-    over by its predecessor is removed first.
+    over by its predecessor is removed first. `take_line` is given what it prints, line by line; without, it prints to
+    our own stdout and stderr.
     """
 
     def __init__(
@@ -41,12 +45,14 @@ class Child:
         environment: Mapping[str, str],
         pass_fds: Sequence[int] = (),
         socket: Path | None = None,
+        take_line: TakeLine | None = None,
     ) -> None:
         self.name = name
         self._argv = tuple(argv)
         self.environment = dict(environment)
         self._pass_fds = tuple(pass_fds)
         self._socket = socket
+        self._take_line = take_line
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._task = asyncio.create_task(self._keep_alive(), name=f"keep {name} alive")
@@ -74,6 +80,17 @@ class Child:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
+    async def _end_of(self, process: asyncio.subprocess.Process) -> int:
+        """Its exit status, once all that it printed has been taken."""
+        if process.stdout is None or self._take_line is None:
+            return await process.wait()
+        following = asyncio.create_task(follow(process.stdout, self._take_line))
+        status = await process.wait()
+        # A process that it left behind may have the pipe open still.
+        await asyncio.wait({following}, timeout=_LAST_WORDS_SECONDS)
+        following.cancel()
+        return status
+
     async def _keep_alive(self) -> None:
         deaths = 0
         while not self.is_stopping():
@@ -84,11 +101,13 @@ class Child:
                 *(sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())),
                 *self._argv,
                 stdin=asyncio.subprocess.DEVNULL,
+                stdout=None if self._take_line is None else asyncio.subprocess.PIPE,
+                stderr=None if self._take_line is None else asyncio.subprocess.STDOUT,
                 env=self.environment,
                 pass_fds=self._pass_fds,
                 start_new_session=True,  # a ^C in the terminal is the parent's to pass on
             )
-            status = await self._process.wait()
+            status = await self._end_of(self._process)
             if self.is_stopping():
                 return
             deaths = 0 if time.monotonic() - started > _STABLE_SECONDS else deaths + 1

@@ -27,6 +27,7 @@ from moorage.launchers import isolation
 from moorage.launchers.isolation import Isolation, IsolationError, Limits
 from moorage.launchers.process import ProcessLauncher, become_subreaper, sweep
 from moorage.launchers.remote import LauncherServer
+from moorage.runtime.child_output import log_s3_line
 from moorage.runtime.children import Child
 
 _READY_TIMEOUT_SECONDS = 60.0
@@ -111,6 +112,7 @@ class _Supervisor:
                 _s3_command(settings),
                 environment=_s3_environment(settings),
                 socket=settings.s3_socket,
+                take_line=log_s3_line,
             )
             stack.push_async_callback(self._stop_child, s3, 5.0)
         launcher = ProcessLauncher(
@@ -376,7 +378,7 @@ def _s3_command(settings: Settings) -> tuple[str, ...]:
         *("--addr", f"unix://{settings.s3_socket}", "--config", "/dev/null"),
         *("--max-header-bytes", str(2 * settings.max_header_bytes)),
         *("--vfs-cache-mode", "off", "--dir-cache-time", "1s", "--poll-interval", "0"),
-        *("--log-level", "ERROR", "--no-cleanup"),
+        *("--log-level", "ERROR", "--use-json-log", "--no-cleanup"),
     )
 
 
