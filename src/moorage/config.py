@@ -22,6 +22,10 @@ MIB = 1024 * 1024
 _LONGEST_SOCKET_DIR = 80
 """A Unix socket's path may have 107 bytes; longer data directories keep their sockets elsewhere."""
 
+MAX_CONTROL_PLANE_BODY_BYTES = MIB
+"""The largest body of a request that is not an invocation and not for the S3. No setting: an operation's members
+cannot fill it."""
+
 _LEAST_SECRET = 16
 
 
@@ -66,6 +70,15 @@ class Settings:
     tls_certificate: str = setting("", "PEM file of the certificate chain; with it, clients speak TLS.")
     tls_key: str = setting("", "PEM file of the certificate's key.")
     max_body_bytes: int = setting(6 * MIB, "Largest request body of an invocation.", least=1, most=2**31)
+    max_unverified_bytes: int = setting(
+        256 * MIB,
+        "Most bytes that a gateway process keeps of bodies before their signatures are verified.",
+        least=MIB,
+        most=2**50,
+    )
+    max_unverified_bytes_per_client: int = setting(
+        64 * MIB, "The same of the bodies from one IP address; 0: any number.", least=0, most=2**50
+    )
     max_response_bytes: int = setting(6 * MIB, "Largest response body of an invocation.", least=1, most=2**31)
     max_header_bytes: int = setting(32 * 1024, "Largest request head, in bytes.", least=1024, most=MIB)
     max_headers: int = setting(128, "Most headers in one request.", least=16, most=10_000)

@@ -10,7 +10,7 @@ import pytest
 import urllib3
 from botocore.exceptions import ClientError
 
-from moorage.controller.app import MAX_BODY_BYTES
+from moorage.config import MAX_CONTROL_PLANE_BODY_BYTES
 
 from .conftest import ACCOUNT, Controller, serve
 
@@ -97,8 +97,8 @@ def test_what_is_unexpected_is_an_internal_failure_with_a_trace_in_the_log_only(
 
 
 def test_a_body_beyond_the_limit_is_refused(http: Any, controller: Controller) -> None:
-    fits = b'{"NameContains": "a"' + b" " * (MAX_BODY_BYTES - 21) + b"}"
-    assert len(fits) == MAX_BODY_BYTES
+    fits = b'{"NameContains": "a"' + b" " * (MAX_CONTROL_PLANE_BODY_BYTES - 21) + b"}"
+    assert len(fits) == MAX_CONTROL_PLANE_BODY_BYTES
     assert post(http, controller, "SageMaker.ListModels", fits).status == 200
     reply = post(http, controller, "SageMaker.ListModels", fits + b" ")
     assert (reply.status, reply.headers["x-amzn-ErrorType"]) == (413, "RequestEntityTooLargeException")

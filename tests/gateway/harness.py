@@ -22,6 +22,7 @@ from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.front import GatewayFront
 from moorage.gateway.server import GatewayServer
+from moorage.gateway.unverified import UnverifiedBodies
 from moorage.routing.table import route_document
 
 ACCOUNT = "000000000000"
@@ -225,6 +226,10 @@ class Gateway:
     stack: AsyncExitStack
     internal_port: int = 0
     ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def bodies(self) -> UnverifiedBodies:
+        return self.server.bodies
 
     async def client(self, *, receive_buffer: int | None = None) -> Client:
         client = await self.connect(receive_buffer=receive_buffer)

@@ -35,6 +35,7 @@ def asked() -> Request:
         settings=Settings(),
         connections=set(),
         visitors=nobody,
+        bodies=nobody,
         all_closed=asyncio.Event(),
         turns=Turns(nobody),
         opening=http.ReplyOpening(),

@@ -7,6 +7,7 @@ import tracemalloc
 
 import pytest
 
+from moorage.config import MAX_CONTROL_PLANE_BODY_BYTES
 from moorage.gateway.client_connection import ClientConnection
 from tests.gateway.harness import (
     HEALTH,
@@ -49,6 +50,16 @@ async def test_a_body_one_byte_longer_is_refused_by_its_head(gateway: Gateway) -
     assert (reply.status, reply.error) == (413, "RequestEntityTooLargeException")
     assert json.loads(reply.body) == {"message": "HTTP content length exceeded 100000 bytes."}
     assert await client.rest() == b""
+
+
+async def test_a_body_for_the_control_plane_has_the_limit_of_the_controller(gateway: Gateway) -> None:
+    headers = {"X-Amz-Target": "SageMaker.ListModels"}
+    client = await gateway.client()
+    lines = {**signed("/", headers=headers), "Content-Length": str(MAX_CONTROL_PLANE_BODY_BYTES + 1)}
+    client.send(head("/", lines))
+    reply = await client.reply()  # nothing of the body was sent
+    assert (reply.status, reply.error) == (413, "RequestEntityTooLargeException")
+    assert "exceeded 1048576 bytes" in json.loads(reply.body)["message"]
 
 
 async def test_a_chunked_body_one_byte_longer_is_refused(gateway: Gateway) -> None:

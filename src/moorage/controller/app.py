@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from moorage.audit import AuditLog
 from moorage.auth.sealing import Sealer
+from moorage.config import MAX_CONTROL_PLANE_BODY_BYTES
 from moorage.controller import auditing, log_events, sts
 from moorage.controller.admission import Admission
 from moorage.controller.authorization import Params, needs
@@ -42,7 +43,6 @@ from moorage.wire import awsjson, awsquery, faults, header_text
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 1024 * 1024
 _TARGET_PREFIX = "SageMaker."
 
 
@@ -244,8 +244,10 @@ async def _read_body(request: Request) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestEntityTooLargeException(f"The request body exceeds {MAX_BODY_BYTES} bytes.")
+        if len(body) > MAX_CONTROL_PLANE_BODY_BYTES:
+            raise RequestEntityTooLargeException(
+                f"HTTP content length exceeded {MAX_CONTROL_PLANE_BODY_BYTES} bytes."
+            )
     return bytes(body)
 
 

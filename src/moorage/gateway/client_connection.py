@@ -36,6 +36,13 @@ from moorage.errors import (
 )
 from moorage.gateway import http
 from moorage.gateway.request import DONE, Front, KnownRequest, Refused, Request
+from moorage.gateway.unverified import (
+    LONGEST_WAIT_SECONDS,
+    SMALL_BODY,
+    OutOfBodyMemory,
+    Reservation,
+    UnverifiedBodies,
+)
 from moorage.heads import MOST_LEARNED, decimal, learn
 from moorage.turns import Turns
 from moorage.wire import header_text
@@ -68,6 +75,8 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_active",
         "_all_closed",
+        "_bodies",
+        "_body_bytes",
         "_body_held",
         "_closing",
         "_connections",
@@ -83,6 +92,7 @@ class ClientConnection(asyncio.Protocol):
         "_reading_paused",
         "_received_at",
         "_repeated_headers",
+        "_reservation",
         "_settings",
         "_transport",
         "_turns",
@@ -106,6 +116,7 @@ class ClientConnection(asyncio.Protocol):
         settings: Settings,
         connections: set["ClientConnection"],
         visitors: Visitors,
+        bodies: UnverifiedBodies,
         all_closed: asyncio.Event,
         opening: http.ReplyOpening,
         request_ids: Iterator[bytes],
@@ -117,6 +128,7 @@ class ClientConnection(asyncio.Protocol):
         self._settings = settings
         self._connections = connections
         self._visitors = visitors
+        self._bodies = bodies
         self._all_closed = all_closed
         self._opening = opening
         self.request_ids = request_ids
@@ -144,6 +156,8 @@ class ClientConnection(asyncio.Protocol):
         self._unlike = 0  # how many requests were not like the one before, less those that were
         self._repeated_headers = 0
         self._body_held = False
+        self._body_bytes = 0  # about how much of it has been read, while it has no reservation
+        self._reservation: Reservation | None = None  # for the body being read, once it is known to need one
         self._giving_way = False
         self._reading: Request | None = None  # being parsed
         self._active: Request | None = None  # being answered
@@ -198,10 +212,50 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:  # behind a refused request, where no one has looked at the head
             self._malformed(_NO_UPGRADE)
         else:
-            if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
-                self._malformed(self._too_large())
+            reading = self._reading
+            if reading is not None:
+                if self._head_bytes > self._settings.max_header_bytes:
+                    self._malformed(self._too_large())
+                elif reading is self._active and reading.head_complete:
+                    self._reserve(reading, len(data))
             elif between_requests and self._unlike < MOST_LEARNED:
                 self._learn(data)
+
+    def _reserve(self, request: Request, received: int) -> None:
+        """Of this body so many bytes have come with the last read, and more is to come."""
+        reservation = self._reservation
+        if reservation is not None:
+            reservation.received += received
+            return
+        self._body_bytes += received  # with the head, perhaps
+        length = request.content_length
+        if (self._body_bytes if length is None else length) <= SMALL_BODY:
+            return
+        try:
+            key_id, size = request.call.unverified_body()
+        except Exception as error:
+            self._refuse(request, error)
+            return
+        self._reservation = reservation = self._bodies.reserve(self, self.client_address, key_id, size)
+        if not reservation.granted:
+            self.hold_body(held=True)
+            self.deadline = self._loop.time() + LONGEST_WAIT_SECONDS
+
+    def memory_granted(self) -> None:
+        self.hold_body(held=False)
+
+    def memory_withdrawn(self) -> None:
+        self._answer_reading(
+            OutOfBodyMemory(
+                "The request's body came too slowly while others waited for memory (max_unverified_bytes, "
+                "max_unverified_bytes_per_client). Please try again, on a faster connection."
+            )
+        )
+
+    def _release(self) -> None:
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            self._bodies.release(reservation)
 
     def _take_known(self, known: KnownRequest, data: bytes) -> bool:
         """Whether this is one whole request like that before. If so it is begun, as by the parser's events."""
@@ -279,6 +333,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing = True
         self._reading = None
         self._waiting.clear()
+        self._release()
         # It refers to this connection in turn, and both would stay until the garbage collector comes by.
         self._parser = cast(httptools.HttpRequestParser, None)
         if self._active is not None:
@@ -311,6 +366,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading = request = Request(self)
         self._headers = request.headers
         self._repeated_headers = 0
+        self._body_bytes = 0
         if self._active is not None:
             self._waiting.append(request)
             self._adjust_reading()
@@ -391,6 +447,8 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = math.inf
             request.received_at = self._received_at
             self._end(request)
+            if self._reservation is not None:
+                self._release()
 
     # --- requests -------------------------------------------------------------------------------------
 
@@ -438,6 +496,7 @@ class ClientConnection(asyncio.Protocol):
         """Handling the request raised: an error for the client, or a bug of ours."""
         call, request.call = request.call, DONE
         call.cancel()
+        self._release()
         refusal = _service_error(error)
         remaining = 0 if request.body_complete else request.content_length
         if request.body_complete or remaining is None or remaining > _SMALL or request.expects_continue:
@@ -574,6 +633,13 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()  # lingered long enough, or the client does not take its reply
         elif reading is None:
             self._close_idle()
+        elif self._reservation is not None and not self._reservation.granted:
+            self._answer_reading(
+                OutOfBodyMemory(
+                    "The gateway had no memory for the request's body in time: the bodies that were arriving took "
+                    "all that max_unverified_bytes or max_unverified_bytes_per_client allows. Please try again."
+                )
+            )
         elif self._body_held:
             self._answer_reading(ServiceUnavailable("The request's body was not taken in time."))
         else:
@@ -624,6 +690,7 @@ class ClientConnection(asyncio.Protocol):
     def _answer(self, request: Request, error: ServiceError) -> None:
         call, request.call = request.call, DONE
         call.cancel()
+        self._release()
         self._active = request
         self.fail(request, error)
 

@@ -26,6 +26,7 @@ from moorage.errors import (
 )
 from moorage.gateway.pieces import TINY, gather
 from moorage.gateway.request import Call, Request
+from moorage.gateway.unverified import unverified_body
 from moorage.resources import address_of
 from moorage.routing import selection
 from moorage.routing.table import EndpointRoute, Instance, RoutingTable, VariantRoute
@@ -135,6 +136,10 @@ class InvocationCall(Call):
             self._hasher.update(chunk)
         elif self._size > _HASH_AS_IT_COMES:  # it came in chunks, with no length declared
             self._hasher = hashlib.sha256(b"".join(parts))
+
+    def unverified_body(self) -> tuple[str, int]:
+        front = self._front
+        return unverified_body(front.verifier, self._request, self._claim, front.settings.max_body_bytes)
 
     def end(self) -> None:
         """Everything is here. From now on the reply is this call's business."""

@@ -5,7 +5,7 @@ the kernel says that it was not read; any other break leaves the outcome open, a
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim
@@ -30,6 +30,8 @@ _PERHAPS_ACCEPTED = (
 
 class EnqueueCall(CollectedRelay):
     """One call of InvokeEndpointAsync."""
+
+    most_body_bytes: ClassVar[int] = _LONGEST_BODY
 
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, raw_name: bytes) -> None:
         super().__init__(front, request, claim, front.controller)

@@ -33,6 +33,7 @@ from moorage.gateway.refusals import Refusals
 from moorage.gateway.relay import CollectedRelay, StreamedRelay, unsigned_target
 from moorage.gateway.request import Call, Request
 from moorage.gateway.streaming import StreamCall
+from moorage.gateway.unverified import OutOfBodyMemory
 from moorage.resources import arn
 from moorage.routing.table import Instance, RoutingTable
 from moorage.turns import Turns
@@ -121,6 +122,12 @@ class GatewayFront:
     def render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
         self.refusals.of_request(request, error)
         self._error_replies[error.code] = self._error_replies.get(error.code, 0) + 1
+        status, lines, body = self._render_error(request, error)
+        if isinstance(error, OutOfBodyMemory):
+            lines += b"Retry-After: %d\r\n" % error.retry_after_seconds
+        return status, lines, body
+
+    def _render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
         if _speaks_s3(request):
             presigned = sigv4.is_presigned(request.target)
             return s3_errors.render(error, request.request_id.decode(), presigned=presigned)

@@ -20,6 +20,7 @@ from moorage.errors import ThrottlingException
 from moorage.gateway import http
 from moorage.gateway.client_connection import ClientConnection, Visitors
 from moorage.gateway.request import Front, Request
+from moorage.gateway.unverified import UnverifiedBodies
 from moorage.turns import Turns
 
 _MOST_IDLE_SHARES = 10_000
@@ -117,6 +118,7 @@ class LimitedConnection(ClientConnection):
         settings: Settings,
         connections: set[ClientConnection],
         visitors: Visitors,
+        bodies: UnverifiedBodies,
         all_closed: asyncio.Event,
         opening: http.ReplyOpening,
         request_ids: Iterator[bytes],
@@ -128,6 +130,7 @@ class LimitedConnection(ClientConnection):
             settings=settings,
             connections=connections,
             visitors=visitors,
+            bodies=bodies,
             all_closed=all_closed,
             opening=opening,
             request_ids=request_ids,

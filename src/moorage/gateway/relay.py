@@ -10,12 +10,13 @@ import asyncio
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from moorage.auth import s3_actions, sigv4
 from moorage.auth.access import session_headers
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Claim, is_real_hash
+from moorage.config import MAX_CONTROL_PLANE_BODY_BYTES
 from moorage.errors import (
     OUR_FAULT,
     InternalFailure,
@@ -29,6 +30,7 @@ from moorage.gateway import s3_repairs
 from moorage.gateway.http import is_hop_by_hop
 from moorage.gateway.pieces import TINY, gather
 from moorage.gateway.request import Call, Request
+from moorage.gateway.unverified import unverified_body
 from moorage.upstream import Pool, UpstreamConnection
 from moorage.wire import aws_chunked
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 8.0
 _RETRY_SECONDS = 0.05
-_MOST_COLLECTED = 4 * 1024 * 1024
 _NOT_RELAYED = frozenset((b"authorization", b"expect", b"content-length", b"x-amz-security-token"))
 _OF_CHUNKS = frozenset(
     (b"content-encoding", b"x-amz-content-sha256", b"x-amz-decoded-content-length", b"x-amz-trailer")
@@ -174,6 +175,8 @@ class Relay(Call, ABC):
 class CollectedRelay(Relay):
     """To the controller: the body first, then the signature, then the relay."""
 
+    most_body_bytes: ClassVar[int] = MAX_CONTROL_PLANE_BODY_BYTES
+
     def __init__(self, front: "GatewayFront", request: Request, claim: Claim, pool: Pool) -> None:
         super().__init__(front, request, unsigned_target(request, claim), pool)
         self._claim = claim
@@ -189,6 +192,9 @@ class CollectedRelay(Relay):
         self._parts.append(chunk)
         if len(self._parts) > 1 and len(chunk) < TINY:
             gather(self._parts)
+
+    def unverified_body(self) -> tuple[str, int]:
+        return unverified_body(self._front.verifier, self._request, self._claim, self.most_body_bytes)
 
     def end(self) -> None:
         body = b"".join(self._parts)
@@ -237,8 +243,9 @@ class CollectedRelay(Relay):
         """Nothing was paused."""
 
     def _check_size(self, size: int) -> None:
-        if size > _MOST_COLLECTED:
-            raise RequestEntityTooLargeException(f"HTTP content length exceeded {_MOST_COLLECTED} bytes.")
+        most = self.most_body_bytes
+        if size > most:
+            raise RequestEntityTooLargeException(f"HTTP content length exceeded {most} bytes.")
 
 
 class StreamedRelay(Relay):

@@ -25,6 +25,12 @@ class Call:
     def end(self) -> None:
         """The body is complete. May raise `ServiceError`."""
 
+    def unverified_body(self) -> tuple[str, int]:
+        """The access key id that the request claims, and how many bytes of its body are kept before its signature is
+        verified. Asked once, of a body that is not small and does not come with its head. May raise `ServiceError`,
+        since what can be verified without the body is verified here."""
+        return "", 0
+
     def cancel(self) -> None:
         """The client has gone, or its request broke off: release everything, reply nothing."""
 

@@ -19,17 +19,23 @@ from moorage.gateway.client_connection import ClientConnection
 from moorage.gateway.doors import Admission, Door, PlainAdmission, TlsAdmission
 from moorage.gateway.feed import Report, follow, observed
 from moorage.gateway.front import GatewayFront, Timed
+from moorage.gateway.heap import Heap
 from moorage.gateway.http import ReplyOpening, request_ids
 from moorage.gateway.limits import LimitedConnection, limits_of
 from moorage.gateway.neighbours import Neighbours
 from moorage.gateway.tls import Certificate
+from moorage.gateway.unverified import UnverifiedBodies
 from moorage.gateway.visitors import Visitors
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05
 _WAIT_FOR_TABLE_SECONDS = 5.0
 _EXPIRE_AT_ONCE = 16
-_SLOW_SWEEP_EVERY = 20  # client connections and stale pools are looked at once a second
+_LOG_SECONDS = 60.0
+"""Between two lines about the same attack."""
+
+_BODIES_EVERY = 5  # the bodies that hold memory are looked at four times a second,
+_SLOW_SWEEP_EVERY = 20  # client connections and stale pools once a second
 logger = logging.getLogger(__name__)
 
 
@@ -64,6 +70,11 @@ class GatewayServer:
         self._all_closed.set()
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
         self._longest_lag = 0.0  # of the event loop, since it was last told
+        self._bodies_given_up = 0  # since it was last logged
+        self._may_log_at = 0.0
+        self.bodies = UnverifiedBodies(
+            limit=settings.max_unverified_bytes, limit_of_one_address=settings.max_unverified_bytes_per_client
+        )
         self.table = RoutingTable(
             on_drained=self._report_drained,
             max_concurrency=settings.max_concurrent_invocations_per_instance or sys.maxsize,
@@ -87,6 +98,7 @@ class GatewayServer:
         )
         common: dict[str, Any] = {
             "front": front,
+            "bodies": self.bodies,
             "turns": front.turns,
             "settings": self._settings,
             "connections": self._connections,
@@ -184,6 +196,7 @@ class GatewayServer:
 
     async def _sweep(self, front: GatewayFront) -> None:
         loop = asyncio.get_running_loop()
+        heap = Heap()
         turn = 0
         while True:
             asleep_at = monotonic()
@@ -192,12 +205,26 @@ class GatewayServer:
             now = loop.time()
             _expire(front.overdue(now))
             turn = (turn + 1) % _SLOW_SWEEP_EVERY
+            if turn % _BODIES_EVERY == 0:
+                self._bodies_given_up += self.bodies.look(now)
             if turn == 0:
+                heap.give_back_after(self.bodies.take_peak())
                 front.close_stale_connections()
                 front.refusals.tell_left_out()
+                self._log_given_up(now)
                 if self._certificate is not None:
                     self._certificate.reload_if_changed()
                 await self._expire_connections(now)
+
+    def _log_given_up(self, now: float) -> None:
+        if self._bodies_given_up and now >= self._may_log_at:
+            logger.warning(
+                "%d request bodies were given up: they came slowly while others waited for the memory that "
+                "max_unverified_bytes and max_unverified_bytes_per_client allow",
+                self._bodies_given_up,
+            )
+            self._bodies_given_up = 0
+            self._may_log_at = now + _LOG_SECONDS
 
     async def _expire_connections(self, now: float) -> None:
         """A few at a time: thousands may have come together, and everyone else has to wait meanwhile."""
