@@ -74,46 +74,60 @@ class FrontLayerError(ServiceError):
 # --- Operations of the runtime service -----------------------------------------------------------------
 
 
-class ValidationError(ServiceError):
+class InvocationError(ServiceError):
+    """An error of an invocation. Its reply has a member `ErrorCode`, which real replies have and the model does not:
+    the one among `members`, else `error_code`. Captured from AWS are TARGET_MODEL_HEADER_NOT_SUPPORTED,
+    INFERENCE_COMPONENT_NAME_MISSING, CLIENT_ERROR_FROM_MODEL and INTERNAL_FAILURE_FROM_MODEL; the others are ours."""
+
+    error_code: ClassVar[str]
+
+
+class ValidationError(InvocationError):
     """The request breaks a rule of the operation."""
 
     code = "ValidationError"
     status = 400
+    error_code = "VALIDATION_FAILED"
 
 
-class ModelError(ServiceError):
+class ModelError(InvocationError):
     """The model container answered 4xx or 5xx, too late, or not at all (`OriginalStatusCode` 0)."""
 
     code = "ModelError"
     status = 424
+    error_code = "INTERNAL_FAILURE_FROM_MODEL"
 
 
-class ModelNotReadyException(ServiceError):
+class ModelNotReadyException(InvocationError):
     """The resources behind the variant, or the target model, are still being made ready."""
 
     code = "ModelNotReadyException"
     status = 429
+    error_code = "MODEL_NOT_READY"
 
 
-class InternalFailure(ServiceError):
+class InternalFailure(InvocationError):
     """A fault of ours."""
 
     code = "InternalFailure"
     status = 500
+    error_code = "INTERNAL_FAILURE"
 
 
-class ServiceUnavailable(ServiceError):
+class ServiceUnavailable(InvocationError):
     """No instance can take the invocation now; another try may succeed."""
 
     code = "ServiceUnavailable"
     status = 503
+    error_code = "SERVICE_UNAVAILABLE"
 
 
-class InternalDependencyException(ServiceError):
+class InternalDependencyException(InvocationError):
     """Something this service itself depends on cannot be reached."""
 
     code = "InternalDependencyException"
     status = 530
+    error_code = "INTERNAL_DEPENDENCY_FAILED"
 
 
 # --- The control plane ---------------------------------------------------------------------------------

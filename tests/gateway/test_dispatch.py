@@ -710,21 +710,12 @@ async def test_a_percent_encoded_endpoint_name(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "code"),
-    [
-        ("Target-Model", "TARGET_MODEL_HEADER_NOT_SUPPORTED"),
-        ("Inference-Component", "INFERENCE_COMPONENT_NAME_NOT_ALLOWED"),
-        ("Target-Container-Hostname", None),
-        ("Enable-Explanations", None),
-    ],
+    "header", ["Target-Model", "Inference-Component", "Target-Container-Hostname", "Enable-Explanations"]
 )
-async def test_what_this_endpoint_does_not_have_is_refused(
-    gateway: Gateway, header: str, code: str | None
-) -> None:
+async def test_what_this_endpoint_does_not_have_is_refused(gateway: Gateway, header: str) -> None:
     container = await gateway.echo()
     reply = await gateway.call(request(headers={f"X-Amzn-SageMaker-{header}": "x"}))
     assert (reply.status, reply.error) == (400, "ValidationError")
-    assert json.loads(reply.body).get("ErrorCode") == code
     assert container.connections == 0
 
 

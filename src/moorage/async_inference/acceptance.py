@@ -102,7 +102,8 @@ def _join(member: str, path: str | None, extension: str | None, filename: str) -
     if not header_text.can_carry(path):
         raise ValidationError(
             f"The {member} {path!r} of the endpoint's configuration has a control character, so no reply can name "
-            "the result's location. Update the endpoint to a configuration with another path."
+            "the result's location. Update the endpoint to a configuration with another path.",
+            ErrorCode="OUTPUT_LOCATION_NOT_REPRESENTABLE",
         )
     parts = [
         path.rstrip("/"),

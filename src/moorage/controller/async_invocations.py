@@ -45,10 +45,15 @@ def acceptance_routes(
         account_id, name = headers["x-moorage-account-id"], headers["x-moorage-endpoint-name"]
         plan = deployed(account_id, name)
         if plan is None:
-            raise ValidationError(f"Endpoint {name} of account {account_id} not found.")
+            raise ValidationError(
+                f"Endpoint {name} of account {account_id} not found.", ErrorCode="ENDPOINT_NOT_FOUND"
+            )
         config = plan.async_inference_config
         if config is None:
-            raise ValidationError(f"Endpoint {name} of account {account_id} is not an asynchronous endpoint.")
+            raise ValidationError(
+                f"Endpoint {name} of account {account_id} is not an asynchronous endpoint.",
+                ErrorCode="ENDPOINT_IS_NOT_ASYNCHRONOUS",
+            )
         body = await request.body()
         try:
             accepted = await accept(

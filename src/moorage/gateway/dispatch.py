@@ -442,7 +442,9 @@ def route_by_arn(
         address = address_of(endpoint_name)
         if address is not None:
             account_id, endpoint_name = address.account_id, address.name
-        raise ValidationError(f"Endpoint {endpoint_name} of account {account_id} not found.")
+        raise ValidationError(
+            f"Endpoint {endpoint_name} of account {account_id} not found.", ErrorCode="ENDPOINT_NOT_FOUND"
+        )
     raise no_table_error(
         "The gateway has not received its routing table from the controller yet. "
         "If this lasts, the server's log says why the controller is not running."
@@ -454,7 +456,8 @@ def _check_features(route: EndpointRoute, invocation: wire.Invocation) -> None:
     if route.asynchronous:
         raise ValidationError(
             f"Endpoint {route.name} of account {route.account_id} is an asynchronous endpoint: "
-            "it accepts InvokeEndpointAsync only."
+            "it accepts InvokeEndpointAsync only.",
+            ErrorCode="ENDPOINT_IS_ASYNCHRONOUS",
         )
     if _FEATURES.isdisjoint(invocation.members):
         return
@@ -472,9 +475,11 @@ def _check_features(route: EndpointRoute, invocation: wire.Invocation) -> None:
     if invocation.has(b"x-amzn-sagemaker-target-container-hostname"):
         raise ValidationError(
             f"Endpoint {route.name} is not a multi-container endpoint with direct invocation and does not "
-            "support target container hostname header."
+            "support target container hostname header.",
+            ErrorCode="TARGET_CONTAINER_HOSTNAME_HEADER_NOT_SUPPORTED",
         )
     if invocation.has(b"x-amzn-sagemaker-enable-explanations"):
         raise ValidationError(
-            f"Endpoint {route.name} has no ExplainerConfig and does not support enable explanations header."
+            f"Endpoint {route.name} has no ExplainerConfig and does not support enable explanations header.",
+            ErrorCode="ENABLE_EXPLANATIONS_HEADER_NOT_SUPPORTED",
         )

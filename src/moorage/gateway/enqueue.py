@@ -109,7 +109,8 @@ class EnqueueCall(CollectedRelay):
         if not route.asynchronous:
             raise ValidationError(
                 f"Endpoint {route.name} of account {route.account_id} is not an asynchronous endpoint: "
-                "it accepts InvokeEndpoint and InvokeEndpointWithResponseStream."
+                "it accepts InvokeEndpoint and InvokeEndpointWithResponseStream.",
+                ErrorCode="ENDPOINT_IS_NOT_ASYNCHRONOUS",
             )
         return route
 
@@ -119,9 +120,11 @@ def _check_input(invocation: wire.Invocation, body: bytes) -> None:
     by_location = invocation.has(b"x-amzn-sagemaker-inputlocation")
     if by_location and body:
         raise ValidationError(
-            "InputLocation and Body are mutually exclusive, and the request has both: give exactly one of them."
+            "InputLocation and Body are mutually exclusive, and the request has both: give exactly one of them.",
+            ErrorCode="INPUT_LOCATION_AND_BODY_NOT_ALLOWED",
         )
     if not by_location and not body:
         raise ValidationError(
-            "The request has neither an InputLocation nor a Body: give exactly one of them."
+            "The request has neither an InputLocation nor a Body: give exactly one of them.",
+            ErrorCode="INPUT_LOCATION_OR_BODY_MISSING",
         )

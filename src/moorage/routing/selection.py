@@ -31,7 +31,8 @@ def choose_variant(route: EndpointRoute, target_variant: str | None) -> VariantR
             known = ", ".join(route.by_name)
             raise ValidationError(
                 f"Variant {target_variant} not found for endpoint {route.name} of account "
-                f"{route.account_id}. Its production variants are: {known}."
+                f"{route.account_id}. Its production variants are: {known}.",
+                ErrorCode="TARGET_VARIANT_NOT_FOUND",
             )
         return variant
     variants = route.variants

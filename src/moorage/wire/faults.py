@@ -8,7 +8,7 @@ import json
 import re
 from xml.sax.saxutils import escape
 
-from moorage.errors import ControlPlaneError, ServiceError
+from moorage.errors import ControlPlaneError, InvocationError, ServiceError
 
 JSON = "application/json"
 AWS_JSON = "application/x-amz-json-1.1"
@@ -25,6 +25,8 @@ def render(error: ServiceError, *, control_plane: bool = False) -> tuple[int, st
     if control_plane or isinstance(error, ControlPlaneError):
         body = {"__type": error.code, **body}
         content_type = AWS_JSON
+    elif isinstance(error, InvocationError):
+        body.setdefault("ErrorCode", error.error_code)
     return error.status, content_type, json.dumps(body).encode()
 
 
