@@ -14,6 +14,7 @@ from moorage.errors import ThrottlingException
 from moorage.gateway import http
 from moorage.gateway.limits import LimitedConnection, Limits
 from moorage.gateway.request import Request
+from moorage.gateway.unverified import UnverifiedBodies
 from moorage.turns import Turns
 from tests.gateway.harness import ContainerConnection, Gateway, echo, request, start_gateway
 
@@ -35,7 +36,7 @@ def asked() -> Request:
         settings=Settings(),
         connections=set(),
         visitors=nobody,
-        bodies=nobody,
+        bodies=UnverifiedBodies(limit=1, limit_of_one_address=0),
         all_closed=asyncio.Event(),
         turns=Turns(nobody),
         opening=http.ReplyOpening(),

@@ -187,19 +187,19 @@ def test_when_the_limit_of_all_is_reached_any_slow_body_is_given_up() -> None:
 
 def test_nobody_is_locked_out_for_longer_than_the_slowest_body_may_take() -> None:
     """Attackers of many addresses send just fast enough, and come again when they are done."""
-    memory = bodies(100, 50)
-    attackers = [Body(memory, str(number), 50) for number in range(20)]
+    memory = bodies(200, 100)
+    attackers = [Body(memory, str(number), 100) for number in range(20)]
     now = 0.0
     memory.look(now)
-    honest = Body(memory, "honest", 50)
+    honest = Body(memory, "honest", 100)
     while not honest.granted:
         now += 1.0
         for number, each in enumerate(attackers):
             if each.granted:
-                each.reservation.received += 2.5
-                if each.reservation.received >= 50:
+                each.reservation.received += 5
+                if each.reservation.received >= 100:
                     each.release()
-                    attackers[number] = Body(memory, str(number), 50)
+                    attackers[number] = Body(memory, str(number), 100)
         memory.look(now)
         assert now <= SLOWEST_SECONDS * 11  # two at a time, twenty before it
     assert honest.granted

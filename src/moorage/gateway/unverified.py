@@ -14,9 +14,10 @@ not arrive with its head reserves its length here, and is read from the socket o
   nothing holds it for little more than a second, and one that sends just enough for `SLOWEST_SECONDS`.
 """
 
+import logging
 import sys
 from collections import deque
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from moorage.auth.verifier import Claim, Verifier
 from moorage.errors import ServiceUnavailable
@@ -30,12 +31,13 @@ LONGEST_WAIT_SECONDS = 30.0
 """How long a body may wait to be granted. More than `SLOWEST_SECONDS`, so that waiting is of use."""
 
 _JUDGED_AFTER_SECONDS = 1.0
+logger = logging.getLogger(__name__)
 
 
 class OutOfBodyMemory(ServiceUnavailable):
     """There is no memory for the body now; the reply says when to try again."""
 
-    retry_after_seconds = 1
+    retry_after_seconds: ClassVar[int] = 1
 
 
 class Owner(Protocol):
@@ -172,7 +174,10 @@ class UnverifiedBodies:
                 )
                 if too_slow and (self._line or reservation.queue.address.queues):
                     given_up += 1
-                    reservation.owner.memory_withdrawn()
+                    try:
+                        reservation.owner.memory_withdrawn()
+                    except Exception:  # a fault in giving one up must not keep the others from being given up
+                        logger.exception("a body could not be given up")
                 else:
                     _mark(reservation, now)
         return given_up
