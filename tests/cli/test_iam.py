@@ -243,7 +243,7 @@ def test_simulate_names_the_statement_that_decided(server: MoorageServer) -> Non
     assert for_people.startswith(f"allowed  sagemaker:InvokeEndpoint on {ENDPOINTS}/mine-1, for user cli-sim")
     assert "by statement 2 of 3 (Mine) of inline policy own:" in for_people
     for_people = done(server, "simulate", *who, *invoking, "--resource", f"{ENDPOINTS}/mine-1")
-    assert "--context aws:sourceip=VALUE" in for_people
+    assert "--context aws:SourceIp=VALUE" in for_people
 
 
 def test_simulate_says_what_would_allow_it(server: MoorageServer) -> None:

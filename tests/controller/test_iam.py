@@ -403,7 +403,7 @@ async def test_a_users_permissions_are_simulated(iam: QueryClient, store: Identi
     actions = ["s3:GetObject", "s3:PutObject", "sqs:SendMessage"]
     results = await simulate(ActionNames=actions)
     assert [each["EvalDecision"] for each in results] == ["implicitDeny", "explicitDeny", "implicitDeny"]
-    assert results[0]["MissingContextValues"] == ["aws:requestedregion"]
+    assert results[0]["MissingContextValues"] == ["aws:RequestedRegion"]
     (matched,) = results[1]["MatchedStatements"]
     assert (matched["SourcePolicyId"], matched["SourcePolicyType"]) == ("user_ann_deny", "user")
     start, end = matched["StartPosition"]["Column"], matched["EndPosition"]["Column"]
@@ -429,6 +429,146 @@ async def test_a_users_permissions_are_simulated(iam: QueryClient, store: Identi
         await iam.call(
             "SimulatePrincipalPolicy", PolicySourceArn="arn:aws:iam::1:root/xxxx", ActionNames=["a:b"]
         )
+
+
+ABOUT_CALLER = {
+    "aws:username": ("ann", allow("s3:GetObject", Condition={"StringEquals": {"aws:username": "ann"}})),
+    "aws:userid": ("AIDAX", allow("s3:GetObject", Condition={"StringLike": {"AWS:UserID": "AIDA*"}})),
+    "aws:PrincipalArn": (
+        "arn:aws:iam::1:user/ann",
+        allow("s3:GetObject", Condition={"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:user/a*"}}),
+    ),
+    "aws:PrincipalTag/team": (
+        "red",
+        allow("s3:GetObject", Condition={"StringEquals": {"aws:PrincipalTag/team": "red"}}),
+    ),
+    "aws:PrincipalType": (
+        "User",
+        allow("s3:GetObject", Condition={"StringEquals": {"aws:PrincipalType": ["User"]}}),
+    ),
+    "aws:PrincipalAccount": (
+        "1",
+        allow("s3:GetObject", Condition={"StringNotEqualsIfExists": {"aws:PrincipalAccount": "2"}}),
+    ),
+}
+
+
+def entry(key: str, *values: str, kind: str = "string") -> dict[str, Any]:
+    return {"ContextKeyName": key, "ContextKeyValues": list(values), "ContextKeyType": kind}
+
+
+@pytest.mark.parametrize("key", ABOUT_CALLER)
+async def test_what_is_said_of_the_caller_is_believed(iam: QueryClient, key: str) -> None:
+    value, document = ABOUT_CALLER[key]
+
+    async def simulate(*entries: dict[str, Any]) -> tuple[str, list[str]]:
+        reply = await iam.call(
+            "SimulateCustomPolicy",
+            PolicyInputList=[document],
+            ActionNames=["s3:GetObject"],
+            ContextEntries=list(entries),
+        )
+        (result,) = reply["EvaluationResults"]
+        return result["EvalDecision"], [each.lower() for each in result["MissingContextValues"]]
+
+    assert await simulate(entry(key, value)) == ("allowed", [])
+    assert await simulate(entry(key.upper(), value)) == ("allowed", []), "keys have no case"
+    undecided, missing = await simulate()
+    assert missing == [key.lower()]
+    assert undecided == ("allowed" if "IfExists" in document else "implicitDeny")
+    assert await simulate(entry(key, "2")) == ("implicitDeny", [])
+
+
+async def test_what_is_said_of_the_caller_fills_variables(iam: QueryClient, store: IdentityStore) -> None:
+    own = {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Action": "s3:GetObject",
+            "Resource": "arn:aws:s3:::b/${aws:username}/${aws:PrincipalTag/team, 'none'}/*",
+        },
+    }
+    made = await user(store, "ann", document=json.dumps(own))
+
+    async def simulate(operation: str, *entries: dict[str, Any], **members: Any) -> dict[str, Any]:
+        reply = await iam.call(
+            operation, ActionNames=["s3:GetObject"], ContextEntries=list(entries), **members
+        )
+        (result,) = reply["EvaluationResults"]
+        return dict(result)
+
+    def where(name: str, team: str) -> list[str]:
+        return [f"arn:aws:s3:::b/{name}/{team}/x"]
+
+    name, team = entry("aws:username", "bea"), entry("aws:principaltag/TEAM", "red")
+    custom = {"PolicyInputList": [json.dumps(own)]}
+    result = await simulate("SimulateCustomPolicy", name, team, ResourceArns=where("bea", "red"), **custom)
+    assert result["EvalDecision"] == "allowed"
+    result = await simulate("SimulateCustomPolicy", name, ResourceArns=where("bea", "none"), **custom)
+    assert (result["EvalDecision"], result["MissingContextValues"]) == ("allowed", ["aws:PrincipalTag/team"])
+    result = await simulate("SimulateCustomPolicy", ResourceArns=where("simulated", "none"), **custom)
+    assert (result["EvalDecision"], result["MissingContextValues"]) == (
+        "implicitDeny",
+        ["aws:PrincipalTag/team", "aws:username"],
+    )
+    caller = {"CallerArn": "arn:aws:iam::111122223333:user/cleo"}
+    result = await simulate("SimulateCustomPolicy", ResourceArns=where("cleo", "none"), **custom, **caller)
+    assert result["EvalDecision"] == "allowed", "the name follows from the caller's ARN"
+
+    source = {"PolicySourceArn": made.principal_arn}
+    result = await simulate("SimulatePrincipalPolicy", ResourceArns=where("ann", "none"), **source)
+    assert result["EvalDecision"] == "allowed", "the name follows from the user"
+    result = await simulate("SimulatePrincipalPolicy", name, ResourceArns=where("ann", "none"), **source)
+    assert result["EvalDecision"] == "implicitDeny", "but what is said counts over it"
+    result = await simulate("SimulatePrincipalPolicy", name, team, ResourceArns=where("bea", "red"), **source)
+    assert result["EvalDecision"] == "allowed"
+
+
+async def test_the_context_keys_of_policies(iam: QueryClient, store: IdentityStore) -> None:
+    """The first is the example of the CLI's reference."""
+    example = {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Action": "dynamodb:*",
+            "Resource": "arn:aws:dynamodb:us-west-2:123456789012:table/${aws:username}",
+            "Condition": {"DateGreaterThan": {"aws:CurrentTime": "2015-08-16T12:00:00Z"}},
+        },
+    }
+    reply = await iam.call("GetContextKeysForCustomPolicy", PolicyInputList=[json.dumps(example)])
+    assert reply["ContextKeyNames"] == ["aws:username", "aws:CurrentTime"]
+    old = {**example, "Version": "2008-10-17"}
+    reply = await iam.call("GetContextKeysForCustomPolicy", PolicyInputList=[json.dumps(old)])
+    assert reply["ContextKeyNames"] == ["aws:CurrentTime"], "variables are younger than that version"
+    twice = allow(
+        "s3:*",
+        Condition={
+            "StringEquals": {
+                "AWS:CURRENTTIME": "x",
+                "s3:prefix": ["${aws:PrincipalTag/team, 'a'}", "${*}${$}"],
+            },
+            "NumericLessThan": {"s3:max-keys": 10},
+            "Null": {"aws:TokenIssueTime": True},
+        },
+    )
+    made = await user(store, "ann", document=json.dumps(example))
+    reply = await iam.call(
+        "GetContextKeysForPrincipalPolicy", PolicySourceArn=made.principal_arn, PolicyInputList=[twice]
+    )
+    assert reply["ContextKeyNames"] == [
+        *("aws:username", "aws:CurrentTime", "s3:prefix", "aws:PrincipalTag/team", "s3:max-keys"),
+        "aws:TokenIssueTime",
+    ]
+    for members in (
+        {"PolicySourceArn": f"{made.principal_arn}x"},
+        {"PolicySourceArn": "arn:aws:iam::1:role/x"},
+    ):
+        with pytest.raises(ClientError) as caught:
+            await iam.call("GetContextKeysForPrincipalPolicy", **members)
+        assert code(caught.value) == ("NoSuchEntity", 404)
+    with pytest.raises(ClientError) as caught:
+        await iam.call("GetContextKeysForCustomPolicy", PolicyInputList=["{"])
+    assert code(caught.value) == ("InvalidInput", 400)
 
 
 async def test_what_a_simulation_cannot_do_is_refused(iam: QueryClient, store: IdentityStore) -> None:

@@ -23,6 +23,9 @@ _SEGMENTS = 6
 _RESOLVED_PATTERNS = 2048
 _PLAIN_TOKEN = re.compile(r"(?P<wildcard>[*?])")
 _TOKEN = re.compile(r"\$\{(?P<variable>[^{}]*)(?P<end>\}?)|(?P<wildcard>[*?])")
+_CHARACTERS = ("*", "?", "$")
+"""What `${…}` stands for when it is no variable: itself."""
+
 _VARIABLE = re.compile(r"(?P<key>[^,'*?]+?)\s*(?:,\s*'(?P<default>[^']*)')?")
 
 
@@ -72,6 +75,13 @@ def parse_template(text: str, *, variables: bool, wildcards: bool = True) -> Tem
 def variables_in(template: Template) -> frozenset[str]:
     """The context keys that the template's meaning depends on."""
     return frozenset(token.key for token in template if isinstance(token, Variable))
+
+
+def variable_names(text: str) -> list[str]:
+    """The context keys of the variables in a text that `parse_template` takes, as they are spelt."""
+    names = [match["variable"] for match in _TOKEN.finditer(text)]
+    matches = (_VARIABLE.fullmatch(name) for name in names if name and name not in _CHARACTERS)
+    return [match["key"] for match in matches if match is not None]
 
 
 def resolve(template: Template, facts: Facts) -> Template | None:
@@ -140,7 +150,7 @@ def _parse_variable(match: re.Match[str]) -> Token:
     name = match["variable"]
     if not match["end"]:
         raise ValueError(f"the policy variable {match[0]!r} is not closed")
-    if name in ("*", "?", "$"):
+    if name in _CHARACTERS:
         return name
     variable = _VARIABLE.fullmatch(name)
     if variable is None:

@@ -53,13 +53,14 @@ Context = Mapping[str, str | tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`context` is what the service knows of the request. The keys about the principal are derived from `principal`
-    and cannot be given."""
+    """`context` is what the service knows of the request. The keys about the principal are derived from `principal`,
+    and those in `context` do not count. Only a simulation may say what they are, by `principal_context`."""
 
     action: str
     resource: str
     principal: Caller
     context: Context = field(default_factory=dict)
+    principal_context: Context | None = None
 
 
 class Source(Enum):
@@ -129,7 +130,10 @@ def evaluate(
         for key, value in ((key.lower(), value) for key, value in request.context.items())
         if not is_about_caller(key)
     }
-    facts.update((key.lower(), value) for key, value in caller_context(caller).items())
+    about_caller = request.principal_context
+    if about_caller is None:
+        about_caller = caller_context(caller)
+    facts.update((key.lower(), value) for key, value in about_caller.items())
     question = Question(request.action.lower(), request.resource, caller, facts)
     policies = _Policies(identity, boundary, session, resource)
     denied = _explicit_deny(question, policies)

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
-from moorage.auth.arns import Facts, Pattern, parse_template, split_arn, variables_in
+from moorage.auth.arns import Facts, Pattern, parse_template, split_arn, variable_names, variables_in
 from moorage.auth.policy_conditions import AnyCondition, compile_conditions
 from moorage.auth.policy_principals import Caller, Level, Principals, is_about_caller, parse_principals
 
@@ -51,7 +52,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """`request_keys` are the context keys that its meaning depends on, but for those that follow from the caller."""
+    """`keys` are the context keys that its meaning depends on, `request_keys` those that do not follow from the
+    caller."""
 
     id: StatementId
     denies: bool
@@ -62,6 +64,7 @@ class Statement:
     not_resource: bool
     principals: Principals | None
     conditions: tuple[AnyCondition, ...]
+    keys: frozenset[str]
     request_keys: frozenset[str]
 
     def covers(self, action: str) -> bool:
@@ -152,6 +155,35 @@ def compile_policy(
     )
 
 
+def context_keys(document: str) -> dict[str, str]:
+    """The context keys that a valid policy refers to, in conditions and as variables: in lower case, and as they are
+    spelt where they come first. In the order in which IAM tells them: those of resources before those of
+    conditions."""
+    policy = json.loads(document)
+    found: dict[str, str] = {}
+
+    def add(*keys: str) -> None:
+        for key in keys:
+            found.setdefault(key.lower(), key)
+
+    def add_variables(texts: object) -> None:
+        if policy.get("Version") == _VERSIONS[1]:
+            add(*(key for text in _listed(texts) if isinstance(text, str) for key in variable_names(text)))
+
+    for statement in _listed(policy["Statement"]):
+        add_variables(statement.get("Resource", []))
+        add_variables(statement.get("NotResource", []))
+        for tests in statement.get("Condition", {}).values():
+            for key, values in tests.items():
+                add(key)
+                add_variables(values)
+    return found
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _load(document: str | Mapping[str, object], max_size: int | None) -> Mapping[str, object]:
     try:
         text = document if isinstance(document, str) else json.dumps(document)
@@ -234,6 +266,7 @@ class _StatementCompiler:
             not_resource=not_resource,
             principals=self._principals(),
             conditions=conditions,
+            keys=keys,
             request_keys=frozenset(key for key in keys if not is_about_caller(key)),
         )
 

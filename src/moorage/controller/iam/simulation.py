@@ -1,16 +1,20 @@
-"""SimulatePrincipalPolicy and SimulateCustomPolicy: what the policy engine would decide, and by which statement.
+"""SimulatePrincipalPolicy and SimulateCustomPolicy: what the policy engine would decide, and by which statement; and
+GetContextKeysForPrincipalPolicy and GetContextKeysForCustomPolicy: what they have to be told for that.
+
+What ContextEntries say of the caller counts over what follows from who it is.
 
 A policy that matched is called as IAM calls it: `PolicyInputList.1`, an attached one by its name, an inline one
 `user_<user>_<policy>` or `role_<role>_<policy>`. Its type is one of the model's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from moorage.auth import policy
 from moorage.auth.aws_managed import AWS_MANAGED
 from moorage.auth.identities import Identity, Role, User
 from moorage.auth.policy import CallerKind, Decision, PolicyKind, StatementId
+from moorage.auth.policy_documents import context_keys
 from moorage.controller.iam.base import Call, Members, Output, check_policy, page
 from moorage.controller.iam.positions import Position, statement_positions
 from moorage.controller.permissions import compiled
@@ -32,7 +36,8 @@ class _Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scene:
-    """What stays the same for all the requests of one simulation. `origins` are by the policies' names."""
+    """What stays the same for all the requests of one simulation. `origins` are by the policies' names, `spelling`
+    are the policies' context keys by their lower case."""
 
     caller: policy.Caller
     identity: Sequence[policy.Policy]
@@ -41,17 +46,57 @@ class _Scene:
     resource_account_id: str
     context: policy.Context
     origins: Mapping[str, _Origin]
+    spelling: Mapping[str, str]
 
 
 async def simulate_custom_policy(call: Call, members: Members) -> Output:
     await call.check("*")
     arn = members.get("CallerArn", f"arn:aws:iam::{call.account_id}:user/simulated")
-    return _simulate(_scene(call, members, _caller(arn, None), [], {}), members)
+    caller = _caller(arn, None)
+    known = _known_of(caller, None) if "CallerArn" in members else {}
+    return _simulate(_scene(members, caller, known, [], {}), members)
 
 
 async def simulate_principal_policy(call: Call, members: Members) -> Output:
     if "PolicyExclusionList" in members:
         raise InvalidInput("This server does not have PolicyExclusionList.")
+    found = await _source(call, members)
+    own = await call.store.documents(found)
+    arn = members.get("CallerArn", found.arn)
+    identity = found if arn == found.arn else None
+    caller = _caller(arn, identity)
+    origins = {name: _origin(found, name, document) for name, document in own.items()}
+    scene = _scene(members, caller, _known_of(caller, identity), compiled(own), origins)
+    return _simulate(scene, members)
+
+
+async def context_keys_of_custom_policies(call: Call, members: Members) -> Output:
+    await call.check("*")
+    return _context_keys([], members["PolicyInputList"])
+
+
+async def context_keys_of_principal(call: Call, members: Members) -> Output:
+    found = await _source(call, members)
+    own = await call.store.documents(found)
+    return _context_keys(own.values(), members.get("PolicyInputList", ()))
+
+
+def _context_keys(own: Iterable[str], given: Sequence[str]) -> Output:
+    for number, document in enumerate(given, 1):
+        _given(document, name=f"PolicyInputList.{number}")
+    return {"ContextKeyNames": list(_spelling([*own, *given]).values())}
+
+
+def _spelling(documents: Iterable[str]) -> dict[str, str]:
+    """The context keys of some policies: in lower case, and as they are spelt where they come first."""
+    found: dict[str, str] = {}
+    for document in documents:
+        found = found | {key: name for key, name in context_keys(document).items() if key not in found}
+    return found
+
+
+async def _source(call: Call, members: Members) -> Identity:
+    """The user or role that PolicySourceArn names. Raises `NoSuchEntity`, `InvalidInput`."""
     arn = members["PolicySourceArn"]
     kind, name = _named(arn)
     found: Identity
@@ -61,10 +106,7 @@ async def simulate_principal_policy(call: Call, members: Members) -> Output:
         found = await call.identity(Role, {"RoleName": name})
     if found.arn != arn:
         raise NoSuchEntity(f"The entity {arn} cannot be found.")
-    own = await call.store.documents(found)
-    caller = _caller(members.get("CallerArn", found.arn), found)
-    origins = {name: _origin(found, name, document) for name, document in own.items()}
-    return _simulate(_scene(call, members, caller, compiled(own), origins), members)
+    return found
 
 
 def _origin(identity: Identity, name: str, document: str) -> _Origin:
@@ -101,10 +143,18 @@ def _caller(arn: str, identity: Identity | None) -> policy.Caller:
     )
 
 
+def _known_of(caller: policy.Caller, identity: Identity | None) -> policy.Context:
+    """What follows from the caller. Of one that is only an ARN, neither its id nor its tags are known."""
+    context = policy.caller_context(caller)
+    if identity is None:
+        del context["aws:userid"]
+    return context
+
+
 def _scene(
-    call: Call,
     members: Members,
     caller: policy.Caller,
+    known: policy.Context,
     own: Sequence[policy.Policy],
     own_origins: Mapping[str, _Origin],
 ) -> _Scene:
@@ -119,20 +169,23 @@ def _scene(
         origins[_BOUNDARY] = _Origin(_BOUNDARY, "none", boundaries[0])
     if resource:
         origins[_RESOURCE] = _Origin(_RESOURCE, "resource", resource)
+    entries = {
+        entry["ContextKeyName"]: _context_value(entry)
+        for entry in members.get("ContextEntries", ())
+        if "ContextKeyName" in entry
+    }
+    origins = {**own_origins, **origins}
     return _Scene(
         caller=caller,
+        context={key.lower(): value for key, value in (*known.items(), *entries.items())},
         identity=[*own, *(_given(document, name=name) for name, document in given.items())],
         boundary=_given(boundaries[0], name=_BOUNDARY) if boundaries else None,
         resource=_given(resource, PolicyKind.RESOURCE, name=_RESOURCE) if resource else None,
         resource_account_id=members.get("ResourceOwner", caller.account_id).removeprefix("arn:aws:iam::")[
             :12
         ],
-        context={
-            entry["ContextKeyName"]: _context_value(entry)
-            for entry in members.get("ContextEntries", ())
-            if "ContextKeyName" in entry
-        },
-        origins={**own_origins, **origins},
+        origins=origins,
+        spelling=_spelling(origin.document for origin in origins.values()),
     )
 
 
@@ -167,7 +220,7 @@ def _simulate(scene: _Scene, members: Members) -> Output:
 
 def _result(scene: _Scene, action: str, resource: str) -> Output:
     decision = policy.evaluate(
-        policy.Request(action, resource, scene.caller, scene.context),
+        policy.Request(action, resource, scene.caller, principal_context=scene.context),
         identity=scene.identity,
         boundary=scene.boundary,
         resource=scene.resource,
@@ -211,12 +264,14 @@ def _missing(scene: _Scene, action: str) -> list[str]:
         for each in policies
         for statement in each.statements
         if statement.covers(action.lower())
-        for key in statement.request_keys
+        for key in statement.keys
     }
-    return sorted(wanted - {key.lower() for key in scene.context})
+    return sorted(scene.spelling[key] for key in wanted - scene.context.keys())
 
 
 OPERATIONS: Mapping[str, Handler[Call]] = {
+    "GetContextKeysForCustomPolicy": context_keys_of_custom_policies,
+    "GetContextKeysForPrincipalPolicy": context_keys_of_principal,
     "SimulateCustomPolicy": simulate_custom_policy,
     "SimulatePrincipalPolicy": simulate_principal_policy,
 }
