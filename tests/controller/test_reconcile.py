@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 
@@ -20,6 +20,8 @@ from moorage.launchers.memory import MemoryLauncher
 from moorage.resources import Endpoint, EndpointConfig, EndpointStatus, Model
 from moorage.routing import selection
 from moorage.routing.table import EndpointRoute, RoutingTable
+from moorage.storage.base import EndpointChanges, R
+from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.memory import MemoryResourceStore
 from moorage.storage.objects import ObjectStore
 
@@ -41,13 +43,37 @@ class RecordedBacklog:
         self.announced.append((account_id, tuple(topic_arns)))
 
 
+class RecordedStore(MemoryResourceStore):
+    """Counts what is written, and fails when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transitions = 0
+        self.fault: Exception | None = None
+
+    async def get(self, kind: type[R], account_id: str, name: str) -> R | None:
+        if self.fault is not None:
+            raise self.fault
+        return await super().get(kind, account_id, name)
+
+    async def transition(
+        self, endpoint: Endpoint, expected: Collection[EndpointStatus], **changes: Unpack[EndpointChanges]
+    ) -> Endpoint | None:
+        self.transitions += 1
+        return await super().transition(endpoint, expected, **changes)
+
+
 class World:
     """What outlives a controller: the store, the launcher, a gateway, the data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         self.settings = Settings(data_dir=data_dir, drain_timeout_seconds=20)
         self.settings.run_dir.mkdir(parents=True)
-        self.store = MemoryResourceStore()
+        self.store = RecordedStore()
+        self.s3 = "http://127.0.0.1:9"
+        self.pauses: list[int] = []
+        """Before each retry so far: the failures in a row."""
+        self.pause_seconds = 0.01
         self.launcher = MemoryLauncher()
         self.backlog = RecordedBacklog()
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
@@ -57,9 +83,7 @@ class World:
     @asynccontextmanager
     async def controller(self) -> AsyncIterator[None]:
         feed = Feed()
-        objects = ObjectStore(
-            endpoint="http://127.0.0.1:9", region="r", access_key_id="a", secret_access_key="b"
-        )
+        objects = ObjectStore(endpoint=self.s3, region="r", access_key_id="a", secret_access_key="b")
         workshop = InstanceWorkshop(settings=self.settings, objects=objects)
         self.reconciler = Reconciler(
             settings=self.settings,
@@ -68,6 +92,7 @@ class World:
             feed=feed,
             workshop=workshop,
             backlog=self.backlog,
+            pause=self.pause,
         )
         await feed.listen(self.settings.feed_socket)
         started = asyncio.Event()
@@ -81,6 +106,10 @@ class World:
             await asyncio.gather(task, return_exceptions=True)
             await workshop.close()
             feed.close()
+
+    def pause(self, failures: int, waiting: int, chance: float) -> float:
+        self.pauses.append(failures)
+        return self.pause_seconds
 
     async def configure(
         self,
@@ -324,6 +353,88 @@ async def test_deletion_drains_stops_and_forgets(world: World) -> None:
                 await asyncio.sleep(0.01)
     [(_, name, reason)] = world.backlog.failed
     assert (name, reason) == ("e", "Endpoint e was deleted before this invocation was complete.")
+
+
+async def lose(world: World, image: str = "nobody/knows:it") -> None:
+    """An endpoint `e` in service, all of whose instances are gone; its deployment is of an unknown image."""
+    async with world.controller():
+        await world.configure("a")
+        await world.create("e", "a")
+        endpoint = await world.reaches("e", EndpointStatus.IN_SERVICE)
+    assert endpoint.deployed is not None
+    container = {"Image": image, "ModelDataUrl": "s3://b/m.tar.gz"}
+    deployed = {**endpoint.deployed, "Models": {"a": {"ModelName": "a", "PrimaryContainer": container}}}
+    await world.store.transition(endpoint, list(EndpointStatus), deployed=deployed)
+    for state in world.launcher.states():
+        await world.launcher.stop(state.spec.instance_id)
+    world.store.transitions = 0
+    world.pauses.clear()
+
+
+async def test_what_cannot_be_restored_is_written_and_logged_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await lose(world)
+    async with world.controller():
+        await until(lambda: len(world.pauses) >= 5)
+        endpoint = await world.endpoint("e")
+        assert endpoint is not None
+        assert endpoint.status is EndpointStatus.SYSTEM_UPDATING
+        assert "nobody/knows:it" in (endpoint.failure_reason or "")
+    assert world.pauses[:5] == [1, 2, 3, 4, 5]
+    assert world.store.transitions == 2, "that it is being restored, and why it is not"
+    assert len([each for each in caplog.records if "cannot be restored yet" in each.message]) == 1
+    async with world.controller():
+        await until(lambda: len(world.pauses) >= 10)
+    assert world.store.transitions == 2, "nor does another controller repeat it"
+
+
+async def test_a_change_of_the_row_ends_the_pause(world: World) -> None:
+    await lose(world)
+    world.pause_seconds = 3600.0
+    async with world.controller():
+        await until(lambda: world.pauses == [1])
+        await world.change("e", status=EndpointStatus.DELETING)
+        async with asyncio.timeout(20):
+            while await world.endpoint("e") is not None:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_fault_of_every_step_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    await lose(world)
+    async with world.controller():
+        await until(lambda: world.pauses)
+        caplog.clear()
+        world.store.fault = DatabaseUnavailable("the database is away")
+        before = len(world.pauses)
+        await until(lambda: len(world.pauses) >= before + 5)
+        world.store.fault = None
+    [record] = [each for each in caplog.records if "a step failed" in each.message]
+    assert "the database is away" in record.message
+    assert record.exc_info is None
+
+
+async def test_a_deletion_ends_the_work_that_it_makes_needless(world: World) -> None:
+    """The S3 accepts connections and does not answer."""
+    await lose(world, image="moorage/modelhost")
+    connected = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    world.s3 = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, world.controller():
+        async with asyncio.timeout(20):
+            await connected.wait()
+        await world.change("e", status=EndpointStatus.DELETING)
+        async with asyncio.timeout(20):
+            while await world.endpoint("e") is not None:
+                await asyncio.sleep(0.01)
+        assert list((world.settings.data_dir / "instances").iterdir()) == []
+    assert world.pauses == []
 
 
 async def test_topics_are_told_of_an_endpoint_in_service(world: World) -> None:

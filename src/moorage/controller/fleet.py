@@ -247,6 +247,9 @@ class InstanceWorkshop:
     def discard(self, instance_id: str) -> None:
         """Put away the directory of an instance that is gone; it is removed later."""
         directory, discarded = self.directory(instance_id), self._discarded / instance_id
+        with suppress(OSError):  # nothing has come into it: the object was not there
+            (directory / "model").rmdir()
+            directory.rmdir()
         try:
             self._discarded.mkdir(mode=0o700, exist_ok=True)
             with suppress(FileNotFoundError):

@@ -10,14 +10,19 @@ the first item of its `watch` lists those that outlived the controller, and they
     Deleting              withdraw the route, drain, stop, delete the row
 
 An instance that is no part of a fleet in service or on its way in is drained and stopped.
+
+What fails is tried again after a pause that grows, by the rule in `retries`; a change of the row ends the pause. A
+row is written, a route published and a line logged only when that changes something: there may be thousands of
+endpoints whose models are gone. A deletion ends the step that is under way.
 """
 
 import asyncio
 import logging
+import random
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -25,18 +30,22 @@ from moorage.config import Settings
 from moorage.controller.feed import Feed
 from moorage.controller.fleet import DeploymentFailed, DeploymentPlan, InstanceWorkshop, plan_deployment
 from moorage.controller.instance_states import InstanceStates
-from moorage.launchers.base import InstanceState, InstanceStatus, Launcher, LauncherError
+from moorage.controller.retries import Repetitions, pause_before_retry
+from moorage.launchers.base import InstanceState, InstanceStatus, Launcher, LauncherError, LauncherUnavailable
 from moorage.resources import Endpoint, EndpointStatus
 from moorage.routing.table import route_document
 from moorage.storage.base import EndpointChanges, ResourceStore
+from moorage.storage.failures import DatabaseUnavailable
 
 _DEPLOYING = (EndpointStatus.CREATING, EndpointStatus.UPDATING)
 _SERVING = (EndpointStatus.IN_SERVICE, EndpointStatus.SYSTEM_UPDATING)
 _GONE = (InstanceStatus.STOPPING, InstanceStatus.STOPPED)
-_RETRY_SECONDS = 2.0
 _LONGEST_REASON = 1024
 _LONGEST_ASYNC_INVOCATION_SECONDS = 3600.0
 """The most that InvocationTimeoutSeconds may be. What an update replaces finishes what it has begun."""
+_NOTES_AT_ONCE = 4
+"""Writes of why an endpoint cannot be restored: a thousand would keep operations from the database for seconds."""
+_INSTANCE_ID = re.compile(r"\bi-[0-9a-f]{17}\b")
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
@@ -64,6 +73,8 @@ class Reconciler:
         feed: Feed,
         workshop: InstanceWorkshop,
         backlog: Backlog,
+        chance: Callable[[], float] = random.random,
+        pause: Callable[[int, int, float], float] = pause_before_retry,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -72,11 +83,19 @@ class Reconciler:
         self._workshop = workshop
         self._backlog = backlog
         self._states = InstanceStates()
-        self._changed = asyncio.Condition()
+        self._chance = chance
+        self._pause_before_retry = pause
+        self._faults = Repetitions()
         self._serving: dict[Key, Endpoint] = {}
         """The endpoints whose route is published, as they were when it was."""
         self._workers: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
+        self._woken: dict[Key, asyncio.Event] = {}
+        """Of each worker: its endpoint's row has changed."""
+        self._news: dict[Key, asyncio.Event] = {}
+        """Of each worker that waits for its fleet: an instance of it, or the row, has changed."""
+        self._pausing = 0
+        self._notes = asyncio.Semaphore(_NOTES_AT_ONCE)
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -95,10 +114,25 @@ class Reconciler:
         key = (account_id, endpoint_name)
         if key in self._workers:
             self._again.add(key)
+            self._woken[key].set()
+            self._tell_news(key)
         elif self._tasks is not None:
-            worker = self._tasks.create_task(self._work(key), name=f"reconcile {endpoint_name}")
+            work = self._work(key)
+            try:
+                worker = self._tasks.create_task(work, name=f"reconcile {endpoint_name}")
+            except RuntimeError:  # the launcher went away: everything is woken when it is back
+                work.close()
+                return
             self._workers[key] = worker
-            worker.add_done_callback(lambda _: self._workers.pop(key, None))
+            self._woken[key] = asyncio.Event()
+            worker.add_done_callback(lambda _: self._on_worker_done(key))
+
+    def _on_worker_done(self, key: Key) -> None:
+        del self._workers[key], self._woken[key]
+        self._news.pop(key, None)
+        if key in self._again:  # woken when it had looked for the last time
+            self._again.discard(key)
+            self.wake(*key)
 
     def instance_counts(self, account_id: str, endpoint_name: str) -> Mapping[str, int]:
         """The instances in service now, by variant."""
@@ -133,14 +167,18 @@ class Reconciler:
                 started()
             else:
                 self._take_in(states)
-            async with self._changed:
-                self._changed.notify_all()
         raise LauncherError("it ended its reports")
 
     def _take_in(self, states: Sequence[InstanceState]) -> None:
         for key in {self._states.take_in(state) for state in states}:
             if key in self._serving:
                 self._publish(self._serving[key])
+            self._tell_news(key)
+
+    def _tell_news(self, key: Key) -> None:
+        news = self._news.get(key)
+        if news is not None:
+            news.set()
 
     async def _recover(self) -> None:
         """After a start: publish what is in service, resume what was under way, stop what belongs to nothing."""
@@ -151,7 +189,11 @@ class Reconciler:
         for endpoint in endpoints:
             # Said before anyone can ask: a client that reads InService must find instances.
             if endpoint.status is EndpointStatus.IN_SERVICE and not self._is_whole(endpoint):
-                await self._store.transition(endpoint, _SERVING, status=EndpointStatus.SYSTEM_UPDATING)
+                changed = await self._store.transition(
+                    endpoint, _SERVING, status=EndpointStatus.SYSTEM_UPDATING
+                )
+                if changed is not None:
+                    self._publish(changed)
         self._feed.begin()
         wanted = {
             deployment
@@ -162,31 +204,78 @@ class Reconciler:
         self._workshop.discard_all_but(self._states.ids())
         for endpoint in endpoints:
             self.wake(endpoint.account_id, endpoint.name)
+            await asyncio.sleep(0)  # thousands at once would keep the loop from everyone else for a second
 
     # --- one endpoint ---------------------------------------------------------------------------------
 
     async def _work(self, key: Key) -> None:
+        failures = 0
         while True:
             self._again.discard(key)
+            self._woken[key].clear()
             try:
-                await self._step(key)
+                endpoint = await self._store.get(Endpoint, *key)
+                if endpoint is None:
+                    return
+                await self._step_until_deleted(endpoint)
             except LauncherError:
                 raise
-            except Exception:
-                logger.exception("endpoint %s: a step failed and is tried again", key[1])
-                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception as error:
+                if not isinstance(error, DeploymentFailed):  # which has been told
+                    self._tell(key, error)
+                failures += 1
+                if await self._pause(key, failures):
+                    failures = 0
                 continue
             if key not in self._again:
                 return
 
-    async def _step(self, key: Key) -> None:
-        endpoint = await self._store.get(Endpoint, *key)
-        if endpoint is None:
+    def _tell(self, key: Key, error: Exception) -> None:
+        """Log a fault, unless the same one has been logged for any endpoint within a minute."""
+        text = _INSTANCE_ID.sub("i-…", f"{type(error).__name__}: {error}")
+        if self._faults.is_new(text, time.monotonic()):
+            known = isinstance(error, DatabaseUnavailable)
+            logger.error(
+                "endpoint %s: a step failed and is tried again: %s",
+                key[1],
+                error,
+                exc_info=None if known else error,
+            )
+
+    async def _pause(self, key: Key, failures: int) -> bool:
+        """Wait before the next attempt. Returns whether a change of the row has ended the pause."""
+        self._pausing += 1
+        try:
+            async with asyncio.timeout(self._pause_before_retry(failures, self._pausing, self._chance())):
+                await self._woken[key].wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._pausing -= 1
+        return True
+
+    async def _step_until_deleted(self, endpoint: Endpoint) -> None:
+        """Take a step, and end it in the middle when the endpoint is to be deleted instead."""
+        key = (endpoint.account_id, endpoint.name)
+        if endpoint.status is EndpointStatus.DELETING:
+            await self._delete(endpoint)
             return
+        step = asyncio.create_task(self._step(endpoint), name=f"step of {endpoint.name}")
+        woken = self._woken[key]
+        try:
+            while not await _done_before(step, woken):
+                woken.clear()
+                now = await self._store.get(Endpoint, *key)
+                if now is None or now.status is EndpointStatus.DELETING:
+                    return
+            await step
+        finally:
+            step.cancel()
+            await asyncio.gather(step, return_exceptions=True)
+
+    async def _step(self, endpoint: Endpoint) -> None:
         if endpoint.status in _DEPLOYING:
             await self._deploy(endpoint)
-        elif endpoint.status is EndpointStatus.DELETING:
-            await self._delete(endpoint)
         elif endpoint.status in _SERVING and endpoint.deployed is not None:
             await self._restore(endpoint)
 
@@ -197,7 +286,7 @@ class Reconciler:
         try:
             plan = await plan_deployment(self._store, endpoint)
             await self._ensure_fleet(endpoint, plan, deployment_id, keep_trying=False)
-            await self._wait_until_healthy(deployment_id, plan)
+            await self._healthy(endpoint, plan, deployment_id)
         except DeploymentFailed as failure:
             await self._fail(endpoint, str(failure))
             return
@@ -266,32 +355,48 @@ class Reconciler:
         )
 
     async def _restore(self, endpoint: Endpoint) -> None:
-        """See that the fleet in service is whole; it is not after a restart of the machine."""
+        """See that the fleet in service is whole; it is not after a restart of the machine.
+
+        Raises:
+            DeploymentFailed: it cannot be made whole now. The row and the log say so.
+        """
         assert endpoint.deployed is not None
         assert endpoint.deployment_id is not None
         plan = DeploymentPlan.from_document(endpoint.deployed)
-        if not self._missing(plan, endpoint.deployment_id) and endpoint.status is EndpointStatus.IN_SERVICE:
-            return
-        current = await self._store.transition(endpoint, _SERVING, status=EndpointStatus.SYSTEM_UPDATING)
-        if current is None:
-            return
-        self._publish(current)
+        current = endpoint
+        if endpoint.status is EndpointStatus.IN_SERVICE:
+            if not self._missing(plan, endpoint.deployment_id):
+                return
+            changed = await self._store.transition(endpoint, _SERVING, status=EndpointStatus.SYSTEM_UPDATING)
+            if changed is None:
+                return
+            current = changed
+            self._publish(current)
         try:
             await self._ensure_fleet(current, plan, endpoint.deployment_id, keep_trying=True)
+            if not await self._healthy(current, plan, endpoint.deployment_id, unless_woken=True):
+                return
         except DeploymentFailed as failure:
-            await self._store.transition(current, _SERVING, failure_reason=str(failure)[:_LONGEST_REASON])
-            logger.warning("endpoint %s cannot be restored yet: %s", endpoint.name, failure)
-            await asyncio.sleep(_RETRY_SECONDS)
-            self._again.add((endpoint.account_id, endpoint.name))
-            return
-        if not await self._healthy_unless_woken(current, plan):
-            return
+            await self._note_failure(current, str(failure)[:_LONGEST_REASON])
+            raise
         await self._feed.synced()
         restored = await self._store.transition(
             current, _SERVING, status=EndpointStatus.IN_SERVICE, failure_reason=None
         )
         if restored is not None:
             self._publish(restored)
+
+    async def _note_failure(self, endpoint: Endpoint, reason: str) -> None:
+        """Say why an endpoint cannot be restored, if that is not what was said last; instances that failed go."""
+        self._remove(
+            state
+            for state in self._states.of_endpoint(endpoint.account_id, endpoint.name)
+            if state.status is InstanceStatus.FAILED
+        )
+        if _INSTANCE_ID.sub("", reason) != _INSTANCE_ID.sub("", endpoint.failure_reason or ""):
+            async with self._notes:
+                await self._store.transition(endpoint, _SERVING, failure_reason=reason)
+            logger.warning("endpoint %s cannot be restored yet: %s", endpoint.name, reason)
 
     async def _delete(self, endpoint: Endpoint) -> None:
         key = (endpoint.account_id, endpoint.name)
@@ -337,7 +442,17 @@ class Reconciler:
             spec = await self._workshop.prepare(
                 endpoint, plan.variants[index], deployment_id, keep_trying=keep_trying
             )
-            await self._launcher.launch(spec)
+            # Known before the launcher tells of it, so that whoever is next neither launches another nor forgets it.
+            starting = InstanceState(spec=spec, status=InstanceStatus.STARTING)
+            self._states.take_in(starting)
+            try:
+                await _to_its_end(self._launcher.launch(spec))
+            except LauncherUnavailable:
+                raise  # it may have been launched or not: the launcher will tell
+            except LauncherError:
+                self._states.take_in(replace(starting, status=InstanceStatus.STOPPED))
+                self._workshop.discard(spec.instance_id)
+                raise
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -346,22 +461,23 @@ class Reconciler:
         except* DeploymentFailed as failures:
             raise _first(failures) from None
 
-    async def _wait_until_healthy(self, deployment_id: str, plan: DeploymentPlan) -> None:
-        """Raises `DeploymentFailed` as soon as one instance of the deployment has failed."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._is_healthy(deployment_id, plan))
+    async def _healthy(
+        self, endpoint: Endpoint, plan: DeploymentPlan, deployment_id: str, *, unless_woken: bool = False
+    ) -> bool:
+        """Wait for the fleet of a deployment. With `unless_woken`, give up when the row changes, since it may want
+        something else now: False.
 
-    async def _healthy_unless_woken(self, endpoint: Endpoint, plan: DeploymentPlan) -> bool:
-        """Wait for the fleet; give up when the row changes (a wake), since it may want something else now."""
-        assert endpoint.deployment_id is not None
-        deployment_id, key = endpoint.deployment_id, (endpoint.account_id, endpoint.name)
-        while key not in self._again:
-            if self._is_healthy(deployment_id, plan):
-                return True
-            async with self._changed:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), timeout=0.5)
-        return False
+        Raises:
+            DeploymentFailed: one instance of the deployment has failed.
+        """
+        key = (endpoint.account_id, endpoint.name)
+        news = self._news[key] = asyncio.Event()
+        while not self._is_healthy(deployment_id, plan):
+            if unless_woken and key in self._again:
+                return False
+            await news.wait()
+            news.clear()
+        return True
 
     def _is_healthy(self, deployment_id: str, plan: DeploymentPlan) -> bool:
         healthy = 0
@@ -445,6 +561,26 @@ class Reconciler:
 def _plan_in_service(endpoint: Endpoint) -> DeploymentPlan:
     assert endpoint.deployed is not None
     return DeploymentPlan.from_document(endpoint.deployed)
+
+
+async def _done_before(step: "asyncio.Task[None]", event: asyncio.Event) -> bool:
+    """Wait for a task to end or an event to come; True when the task has ended."""
+    coming = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({step, coming}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        coming.cancel()
+    return step.done()
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Await something that is not cancelled in the middle: who is cancelled meanwhile is so when it has ended."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _first(group: BaseExceptionGroup[DeploymentFailed]) -> DeploymentFailed:
