@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
 from moorage.auth.identities import User
 from moorage.controller.iam import OPERATIONS, Iam
+from moorage.controller.iam.trust import STS_ACTIONS
 from moorage.controller.permissions import Requester
 from moorage.storage.identities import IdentityStore
 
-from .identities import ACCOUNT, ADMIN, NOW, OTHER_ROOT, ROOT, identity_store, user
+from .identities import ACCOUNT, ADMIN, NOW, OTHER, OTHER_ROOT, ROOT, identity_store, role, user
 from .query_client import QueryClient, code
 
 
@@ -31,6 +33,7 @@ TRUST = json.dumps(
     }
 )
 POLICY = allow("sagemaker:InvokeEndpoint")
+HERE = f"arn:aws:iam::{ACCOUNT}"
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ async def test_a_role_from_its_making_to_its_end(iam: QueryClient) -> None:
     assert unquote(made["AssumeRolePolicyDocument"]) == TRUST
     assert (made["MaxSessionDuration"], made["Description"]) == (3600, "d")
     await iam.call("UpdateRole", RoleName="r", MaxSessionDuration=7200)
-    other = TRUST.replace(ACCOUNT, "444455556666")
+    other = TRUST.replace(ACCOUNT, OTHER)
     await iam.call("UpdateAssumeRolePolicy", RoleName="r", PolicyDocument=other)
     found = (await iam.call("GetRole", RoleName="r"))["Role"]
     assert unquote(found["AssumeRolePolicyDocument"]) == other
@@ -300,7 +303,7 @@ async def test_every_operation_asks_for_permission(iam: QueryClient, store: Iden
         f"UserName=ann&RoleName=r&PolicyName=p&PolicyArn={ADMIN}&VersionId=v1&AccessKeyId=AKIAAAAAAAAAAAAAAAAA"
         f"&Status=Active&PolicySourceArn={ann.principal_arn}&ActionNames.member.1=a:b&TagKeys.member.1=a"
         "&Tags.member.1.Key=a&Tags.member.1.Value=b&PolicyDocument=d&AssumeRolePolicyDocument=d"
-        "&PolicyInputList.member.1=d"
+        f"&PolicyInputList.member.1=d&GroupName=g&InstanceProfileName=i&SerialNumber={HERE}:mfa/ann"
     )
     for operation in OPERATIONS:
         status, _, reply = await iam.api.answer(f"Action={operation}&{members}".encode(), ann, "r")
@@ -381,6 +384,232 @@ async def test_accounts_do_not_see_each_other(iam: QueryClient) -> None:
         with pytest.raises(ClientError):
             await other.call(operation, **members)
     assert (await iam.call("GetPolicy", PolicyArn=arn))["Policy"]["Arn"] == arn
+
+
+# --- What policies may say -----------------------------------------------------------------------------
+
+
+async def test_managed_policies_are_of_the_newest_version(iam: QueryClient, store: IdentityStore) -> None:
+    """Others may be older, and have no policy variables then."""
+    await user(store, "ann")
+    await role(store, "r", TRUST)
+    newest = json.loads(allow("s3:GetObject", resource="arn:aws:s3:::b/${aws:username}"))
+    for old in ({**newest, "Version": "2008-10-17"}, {"Statement": newest["Statement"]}):
+        document = json.dumps(old)
+        with pytest.raises(
+            ClientError, match="Policy document must be version 2012-10-17 or greater"
+        ) as caught:
+            await iam.call("CreatePolicy", PolicyName="p", PolicyDocument=document)
+        assert code(caught.value) == ("MalformedPolicyDocument", 400)
+        await iam.call("PutUserPolicy", UserName="ann", PolicyName="p", PolicyDocument=document)
+        await iam.call("PutRolePolicy", RoleName="r", PolicyName="p", PolicyDocument=document)
+        trust = json.dumps({**old, "Statement": json.loads(TRUST)["Statement"]})
+        await iam.call("UpdateAssumeRolePolicy", RoleName="r", PolicyDocument=trust)
+        for resource, decision in (("ann", "implicitDeny"), ("${aws:username}", "allowed")):
+            reply = await iam.call(
+                "SimulatePrincipalPolicy",
+                PolicySourceArn=f"{HERE}:user/ann",
+                ActionNames=["s3:GetObject"],
+                ResourceArns=[f"arn:aws:s3:::b/{resource}"],
+            )
+            assert reply["EvaluationResults"][0]["EvalDecision"] == decision
+    await iam.call("CreatePolicy", PolicyName="p", PolicyDocument=json.dumps(newest))
+    for wrong in ("2012-10-18", 2012, None, []):
+        document = json.dumps({**newest, "Version": wrong})
+        with pytest.raises(ClientError) as caught:
+            await iam.call("PutUserPolicy", UserName="ann", PolicyName="p", PolicyDocument=document)
+        assert code(caught.value) == ("MalformedPolicyDocument", 400)
+
+
+def trusting(principal: Any, action: Any = "sts:AssumeRole") -> str:
+    statement = {"Effect": "Allow", "Principal": principal, "Action": action}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        trusting("*"),
+        trusting({"AWS": "*"}),
+        trusting({"AWS": [ACCOUNT, f"arn:aws:iam::{OTHER}:root"]}),
+        trusting({"AWS": [f"{HERE}:user/ops/ann", f"{HERE}:role/known"]}),
+        trusting({"AWS": f"arn:aws:sts::{ACCOUNT}:assumed-role/known/session"}),
+        trusting({"AWS": f"arn:aws:sts::{ACCOUNT}:federated-user/ann"}),
+        trusting({"Service": ["sagemaker.amazonaws.com", "ec2.amazonaws.com.cn"]}),
+        trusting({"Federated": "cognito-identity.amazonaws.com"}, "sts:AssumeRoleWithWebIdentity"),
+        trusting({"AWS": ACCOUNT}, ["sts:AssumeRole", "STS:tagsession", "sts:SetSourceIdentity"]),
+        trusting({"AWS": ACCOUNT}, ["sts:*", "sts:AssumeRole*"]),
+    ],
+)
+async def test_trust_in_what_exists(iam: QueryClient, store: IdentityStore, document: str) -> None:
+    await user(store, "ann", path="/ops/")
+    await role(store, "known", TRUST)
+    await iam.call("CreateRole", RoleName="r", AssumeRolePolicyDocument=document)
+    await iam.call("UpdateAssumeRolePolicy", RoleName="r", PolicyDocument=document)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        *(
+            (trusting({"AWS": ["*", arn]}), f'Invalid principal in policy: "AWS":"{arn}"')
+            for arn in (
+                f"{HERE}:user/bob",
+                f"{HERE}:user/ann",  # it has a path
+                f"{HERE}:role/ann",
+                f"{HERE}:role/r",  # which is being made
+                f"arn:aws:iam::{OTHER}:user/ops/ann",
+                "arn:aws:iam::999988887777:root",
+                "arn:aws:iam::999988887777:role/known",
+                f"arn:aws:sts::{ACCOUNT}:assumed-role/unknown/session",
+                f"arn:aws:sts::{ACCOUNT}:federated-user/bob",
+            )
+        ),
+        (
+            trusting({"AWS": "999988887777"}),
+            'Invalid principal in policy: "AWS":"arn:aws:iam::999988887777:root"',
+        ),
+        (
+            trusting({"Service": "sagemaker.example.com"}),
+            'Invalid principal in policy: "SERVICE":"sagemaker.example.com"',
+        ),
+        *(
+            (
+                trusting({"Federated": name}, "sts:AssumeRoleWithWebIdentity"),
+                f'Invalid principal in policy: "FEDERATED":"{name}"',
+            )
+            for name in (f"{HERE}:oidc-provider/example.com", f"{HERE}:saml-provider/x", "example.com")
+        ),
+        *(
+            (trusting({"AWS": ACCOUNT}, action), "AssumeRole policy may only specify STS AssumeRole actions.")
+            for action in ("sts:AssumeRoles", ["sts:AssumeRole", "sts:Foo"], "sts:Foo*", "sts:?")
+        ),
+    ],
+)
+async def test_trust_in_what_does_not_exist(
+    iam: QueryClient, store: IdentityStore, document: str, said: str
+) -> None:
+    await user(store, "ann", path="/ops/")
+    await role(store, "known", TRUST)
+    for operation, members in (
+        ("CreateRole", {"RoleName": "r", "AssumeRolePolicyDocument": document}),
+        ("UpdateAssumeRolePolicy", {"RoleName": "known", "PolicyDocument": document}),
+    ):
+        with pytest.raises(ClientError) as caught:
+            await iam.call(operation, **members)
+        assert code(caught.value) == ("MalformedPolicyDocument", 400)
+        assert caught.value.response["Error"]["Message"] == said
+    assert [each["RoleName"] for each in (await iam.call("ListRoles"))["Roles"]] == ["known"]
+
+
+def test_every_action_of_sts_is_known() -> None:
+    model = botocore.session.get_session().get_service_model("sts")
+    assert {f"sts:{name}".lower() for name in model.operation_names} <= STS_ACTIONS
+
+
+# --- What tools look for before they delete ------------------------------------------------------------
+
+
+async def refused(iam: QueryClient, operation: str, **members: Any) -> tuple[str, int]:
+    with pytest.raises(ClientError) as caught:
+        await iam.call(operation, **members)
+    return code(caught.value)
+
+
+async def test_a_user_is_cleaned_up_as_the_user_guide_says(iam: QueryClient, store: IdentityStore) -> None:
+    """What "Deleting an IAM user (AWS CLI)" names, and Terraform's force_destroy does."""
+    await user(store, "ann", document=POLICY)
+    await iam.call("AttachUserPolicy", UserName="ann", PolicyArn=ADMIN)
+    await iam.call("CreateAccessKey", UserName="ann")
+    for operation, member in (
+        ("ListGroupsForUser", "Groups"),
+        ("ListMFADevices", "MFADevices"),
+        ("ListSigningCertificates", "Certificates"),
+        ("ListSSHPublicKeys", "SSHPublicKeys"),
+        ("ListServiceSpecificCredentials", "ServiceSpecificCredentials"),
+    ):
+        assert await iam.call(operation, UserName="ann") == {member: [], "IsTruncated": False}
+        assert await refused(iam, operation, UserName="bob") == ("NoSuchEntity", 404), operation
+    for operation, members in (
+        ("GetLoginProfile", {}),
+        ("DeleteLoginProfile", {}),
+        ("DeactivateMFADevice", {"SerialNumber": f"{HERE}:mfa/ann"}),
+        ("RemoveUserFromGroup", {"GroupName": "g"}),
+    ):
+        found = await refused(iam, operation, UserName="ann", **members)
+        assert found == ("NoSuchEntity", 404), operation
+    for key in (await iam.call("ListAccessKeys", UserName="ann"))["AccessKeyMetadata"]:
+        await iam.call("DeleteAccessKey", UserName="ann", AccessKeyId=key["AccessKeyId"])
+    for name in (await iam.call("ListUserPolicies", UserName="ann"))["PolicyNames"]:
+        await iam.call("DeleteUserPolicy", UserName="ann", PolicyName=name)
+    for policy in (await iam.call("ListAttachedUserPolicies", UserName="ann"))["AttachedPolicies"]:
+        await iam.call("DetachUserPolicy", UserName="ann", PolicyArn=policy["PolicyArn"])
+    await iam.call("DeleteUser", UserName="ann")
+
+
+async def test_a_role_is_cleaned_up(iam: QueryClient, store: IdentityStore) -> None:
+    await role(store, "r", TRUST)
+    empty = {"InstanceProfiles": [], "IsTruncated": False}
+    assert await iam.call("ListInstanceProfilesForRole", RoleName="r") == empty
+    assert await refused(iam, "ListInstanceProfilesForRole", RoleName="x") == ("NoSuchEntity", 404)
+    named = {"InstanceProfileName": "r"}
+    assert await refused(iam, "GetInstanceProfile", **named) == ("NoSuchEntity", 404)
+    assert await refused(iam, "RemoveRoleFromInstanceProfile", RoleName="r", **named) == ("NoSuchEntity", 404)
+    await iam.call("DeleteRole", RoleName="r")
+
+
+async def test_a_policy_is_cleaned_up(iam: QueryClient, store: IdentityStore) -> None:
+    tags = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}]
+    made = await iam.call("CreatePolicy", PolicyName="p", PolicyDocument=POLICY, Tags=tags)
+    arn = made["Policy"]["Arn"]
+    assert (await iam.call("ListPolicyTags", PolicyArn=arn))["Tags"] == tags
+    none = {"PolicyGroups": [], "PolicyUsers": [], "PolicyRoles": [], "IsTruncated": False}
+    assert await iam.call("ListEntitiesForPolicy", PolicyArn=arn) == none
+    for name in ("bea", "ann"):
+        await user(store, name, path="/ops/" if name == "ann" else "/")
+        await iam.call("AttachUserPolicy", UserName=name, PolicyArn=arn)
+    await user(store, "cleo")
+    await role(store, "r", TRUST)
+    await iam.call("AttachRolePolicy", RoleName="r", PolicyArn=arn)
+
+    async def holders(**members: Any) -> list[str]:
+        reply = await iam.call("ListEntitiesForPolicy", PolicyArn=arn, **members)
+        users = [each["UserName"] for each in reply["PolicyUsers"]]
+        return users + [each["RoleName"] for each in reply["PolicyRoles"]]
+
+    assert await holders() == ["ann", "bea", "r"]
+    assert await holders(EntityFilter="User") == ["ann", "bea"]
+    assert await holders(EntityFilter="Role") == ["r"]
+    assert await holders(EntityFilter="Group") == []
+    assert await holders(PathPrefix="/ops/") == ["ann"]
+    assert await holders(PolicyUsageFilter="PermissionsBoundary") == []
+    first = await iam.call("ListEntitiesForPolicy", PolicyArn=arn, MaxItems=1)
+    assert [first["PolicyRoles"][0]["RoleName"], first["IsTruncated"]] == ["r", True]
+    assert await holders(Marker=first["Marker"]) == ["ann", "bea"]
+    assert await refused(iam, "DeletePolicyVersion", PolicyArn=arn, VersionId="v1") == ("DeleteConflict", 409)
+    assert await refused(iam, "DeletePolicyVersion", PolicyArn=arn, VersionId="v2") == ("NoSuchEntity", 404)
+
+
+async def test_what_an_account_has_none_of(iam: QueryClient, store: IdentityStore) -> None:
+    for operation, member in (
+        ("ListAccountAliases", "AccountAliases"),
+        ("ListGroups", "Groups"),
+        ("ListInstanceProfiles", "InstanceProfiles"),
+        ("ListOpenIDConnectProviders", "OpenIDConnectProviderList"),
+        ("ListSAMLProviders", "SAMLProviderList"),
+        ("ListServerCertificates", "ServerCertificateMetadataList"),
+        ("ListVirtualMFADevices", "VirtualMFADevices"),
+        ("ListMFADevices", "MFADevices"),  # of the root
+    ):
+        assert (await iam.call(operation))[member] == []
+    for operation, members in (
+        ("GetGroup", {"GroupName": "g"}),
+        ("ListGroupPolicies", {"GroupName": "g"}),
+        ("ListAttachedGroupPolicies", {"GroupName": "g"}),
+        ("GetAccountPasswordPolicy", {}),
+        ("DeleteVirtualMFADevice", {"SerialNumber": f"{HERE}:mfa/ann"}),
+    ):
+        assert await refused(iam, operation, **members) == ("NoSuchEntity", 404), operation
 
 
 # --- Simulation ----------------------------------------------------------------------------------------

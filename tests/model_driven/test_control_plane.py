@@ -9,6 +9,7 @@ from botocore.model import OperationModel
 from hypothesis import given, note, seed, settings
 from hypothesis import strategies as st
 
+from moorage.controller.iam import absent
 from tests.model_driven import cases
 from tests.model_driven.callers import ControlPlane, Reply, missing
 from tests.model_driven.cases import Case
@@ -45,6 +46,7 @@ REFUSALS = re.compile(
     r"|already exists"
     r"|not one that this server knows|is invalid$|exceeds the MaxSessionDuration|was not found|has no policy"
     r"|This server does not have "
+    r"|Must specify userName when calling with non-User credentials"
     r"|.* cannot be found"
 )
 """Why what the models call valid may be refused all the same: rules of prose, and what is not there."""
@@ -58,8 +60,12 @@ NEVER_ACCEPTED = (
     "GetAccessKeyLastUsed",
     "GetAccessKeyInfo",
     "DeletePolicy",
+    "DeletePolicyVersion",
+    *(name for name in absent.OPERATIONS if not name.startswith("List")),
+    "ListGroupPolicies",
+    "ListAttachedGroupPolicies",
 )
-"""Operations on what has a name of the server's choice, or may not be touched."""
+"""Operations on what has a name of the server's choice, or may not be touched, or is never there."""
 
 OF_ROOT = ("GetUser", "CreateAccessKey")
 """Without members they are about the account's root, who has not the name and the path that the model requires."""

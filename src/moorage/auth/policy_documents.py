@@ -94,11 +94,14 @@ class Policy:
     statements: tuple[Statement, ...]
     denies: tuple[Statement, ...]
     allows: tuple[Statement, ...]
+    version: str
 
 
 # --- From JSON -----------------------------------------------------------------------------------------
 
 _VERSIONS = ("2008-10-17", "2012-10-17")
+"""Without a Version it is the first ("IAM JSON policy elements: Version")."""
+
 _POLICY_ELEMENTS = frozenset({"Version", "Id", "Statement"})
 _STATEMENT_ELEMENTS = frozenset(
     {
@@ -131,7 +134,7 @@ def compile_policy(
     policy = _load(document, max_size)
     _check_elements(policy, _POLICY_ELEMENTS, "The policy")
     version = policy.get("Version", _VERSIONS[0])
-    if version not in _VERSIONS:
+    if not isinstance(version, str) or version not in _VERSIONS:
         raise PolicyError("Version: must be 2012-10-17 or 2008-10-17.")
     if "Id" in policy and kind is PolicyKind.IDENTITY:
         raise PolicyError("Id: must not be included in an identity-based policy.")
@@ -152,6 +155,7 @@ def compile_policy(
         statements,
         tuple(each for each in statements if each.denies),
         tuple(each for each in statements if not each.denies),
+        version,
     )
 
 

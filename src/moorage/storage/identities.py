@@ -39,6 +39,7 @@ from moorage.auth.identities import (
     Identity,
     KeyStatus,
     ManagedPolicy,
+    Role,
     User,
     new_access_key_id,
 )
@@ -380,6 +381,18 @@ class IdentityStore:
         async with self._database.read() as connection:
             identity = await _get(connection, kind, account_id, name)
             return await _attached(connection, identity)
+
+    async def holders(self, account_id: str, policy_arn: str) -> list[Identity]:
+        """The users and roles of the account that a policy is attached to, by name."""
+        query = (
+            select(identities)
+            .join(attachments)
+            .where(identities.c.account_id == account_id, attachments.c.policy_arn == policy_arn)
+            .order_by(identities.c.name)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [_identity(User, row) if row["kind"] == User.kind else _identity(Role, row) for row in rows]
 
     async def documents(self, identity: Identity) -> dict[str, str]:
         """All policies that an identity has, attached and inline, by the names that `snapshot` gives them."""

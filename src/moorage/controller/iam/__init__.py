@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from moorage.controller.iam import access_keys, policies, simulation, users_and_roles
+from moorage.controller.iam import absent, access_keys, policies, simulation, users_and_roles
 from moorage.controller.iam.base import Call
 from moorage.controller.permissions import Permissions, Requester
 from moorage.controller.query import QueryApi, Reply
@@ -16,6 +16,7 @@ OPERATIONS = {
     **access_keys.OPERATIONS,
     **policies.OPERATIONS,
     **simulation.OPERATIONS,
+    **absent.OPERATIONS,
 }
 
 

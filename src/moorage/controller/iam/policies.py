@@ -19,12 +19,18 @@ from moorage.controller.iam.base import (
     tags_of,
 )
 from moorage.controller.query import Handler
-from moorage.errors import AccessDeniedException, NoSuchEntity
+from moorage.errors import (
+    AccessDeniedException,
+    DeleteConflict,
+    MalformedPolicyDocument,
+    NoSuchEntity,
+)
 from moorage.storage.identities import I, no_such_inline_policy
 
 MOST_INLINE = {User.kind: 2048, Role.kind: 10240}
 MOST_MANAGED = 6144
 _VERSION = "v1"
+_NEWEST_LANGUAGE = "2012-10-17"
 
 # --- Inline --------------------------------------------------------------------------------------------
 
@@ -77,7 +83,9 @@ async def create_policy(call: Call, members: Members) -> Output:
         tags=tags_of(members),
     )
     await call.check(policy.arn, request_context(members))
-    check_policy(policy.document)
+    if check_policy(policy.document).version != _NEWEST_LANGUAGE:
+        # Of managed policies only: inline ones, trust policies and session policies may be older.
+        raise MalformedPolicyDocument(f"Policy document must be version {_NEWEST_LANGUAGE} or greater.")
     check_size("PolicySize", MOST_MANAGED, policy.document)
     await call.store.create_policy(policy)
     return {"Policy": _described(policy)}
@@ -96,6 +104,19 @@ async def get_policy_version(call: Call, members: Members) -> Output:
 
 async def list_policy_versions(call: Call, members: Members) -> Output:
     return {"Versions": [_version(await _policy(call, members))], "IsTruncated": False}
+
+
+async def delete_policy_version(call: Call, members: Members) -> Output:
+    policy = await _policy(call, members)
+    if members["VersionId"] == _VERSION:
+        raise DeleteConflict("Cannot delete the default version of a policy.")
+    raise NoSuchEntity(f"Policy {policy.arn} version {members['VersionId']} does not exist.")
+
+
+async def list_policy_tags(call: Call, members: Members) -> Output:
+    policy = await _policy(call, members)
+    shown, more = page(tag_list(policy.tags), members, lambda each: str(each["Key"]))
+    return {"Tags": shown, **more}
 
 
 async def list_policies(call: Call, members: Members) -> Output:
@@ -149,6 +170,24 @@ async def list_attached(kind: type[I], call: Call, members: Members) -> Output:
     return {"AttachedPolicies": attached, **more}
 
 
+async def list_holders(call: Call, members: Members) -> Output:
+    """ListEntitiesForPolicy. There are no groups and no boundaries."""
+    policy = await _policy(call, members)
+    prefix = members.get("PathPrefix", "/")
+    wanted = members.get("EntityFilter")
+    found = [
+        each
+        for each in await call.store.holders(call.account_id, policy.arn)
+        if wanted in (None, type(each).__name__)
+        and each.path.startswith(prefix)
+        and members.get("PolicyUsageFilter") != "PermissionsBoundary"
+    ]
+    shown, more = page(found, members, lambda each: f"{each.kind}/{each.name}")
+    users = [{"UserName": each.name, "UserId": each.identity_id} for each in shown if each.kind == User.kind]
+    roles = [{"RoleName": each.name, "RoleId": each.identity_id} for each in shown if each.kind == Role.kind]
+    return {"PolicyGroups": [], "PolicyUsers": users, "PolicyRoles": roles, **more}
+
+
 def _path(arn: str) -> str:
     resource = arn.split(":", 5)[5].removeprefix("policy")
     return resource[: resource.rindex("/") + 1]
@@ -197,6 +236,9 @@ OPERATIONS: Mapping[str, Handler[Call]] = {
     "GetPolicy": get_policy,
     "GetPolicyVersion": get_policy_version,
     "ListPolicyVersions": list_policy_versions,
+    "DeletePolicyVersion": delete_policy_version,
+    "ListPolicyTags": list_policy_tags,
+    "ListEntitiesForPolicy": list_holders,
     "ListPolicies": list_policies,
     "DeletePolicy": delete_policy,
 }

@@ -6,14 +6,11 @@ from functools import partial
 from typing import Any
 
 from moorage.auth.identities import Identity, Role, User, new_role_id, new_user_id
-from moorage.auth.policy import PolicyKind
 from moorage.controller.iam.base import (
     NAME,
     Call,
     Members,
     Output,
-    check_policy,
-    check_size,
     encoded,
     page,
     refuse_boundary,
@@ -21,11 +18,10 @@ from moorage.controller.iam.base import (
     tag_list,
     tags_of,
 )
+from moorage.controller.iam.trust import check_trust_policy
 from moorage.controller.query import Handler
 from moorage.errors import ValidationError
 from moorage.storage.identities import I
-
-MOST_TRUST_POLICY = 2048
 
 
 async def create_user(call: Call, members: Members) -> Output:
@@ -57,7 +53,7 @@ async def create_role(call: Call, members: Members) -> Output:
         max_session_seconds=members.get("MaxSessionDuration", 3600),
     )
     await call.check(role.arn, request_context(members))
-    _check_trust_policy(role.trust_policy)
+    await check_trust_policy(call.store, role.trust_policy)
     await call.store.create(role)
     return {"Role": described(role)}
 
@@ -113,7 +109,7 @@ async def update_role(call: Call, members: Members) -> Output:
 async def update_trust_policy(call: Call, members: Members) -> Output:
     role = await call.identity(Role, members)
     document = members["PolicyDocument"]
-    _check_trust_policy(document)
+    await check_trust_policy(call.store, document)
     await call.store.update(
         Role, call.account_id, role.name, lambda found: replace(found, trust_policy=document)
     )
@@ -177,11 +173,6 @@ def with_user_name(call: Call, members: Members) -> Members:
     if call.requester.is_root or call.requester.is_role:
         raise ValidationError("Must specify userName when calling with non-User credentials")
     return {**members, "UserName": call.requester.identity_name}
-
-
-def _check_trust_policy(document: str) -> None:
-    check_policy(document, PolicyKind.TRUST)
-    check_size("ACLSizePerRole", MOST_TRUST_POLICY, document)
 
 
 OPERATIONS: Mapping[str, Handler[Call]] = {
