@@ -143,6 +143,10 @@ class Settings:
     container_isolation: str = setting(
         "auto", "A file system view of their own for containers: auto, bubblewrap (it must work) or none."
     )
+    container_network: str = setting(
+        "outbound",
+        "Network of containers: outbound (their own, may call out), isolated (their own, may not) or host.",
+    )
     container_readable_paths: str = setting(
         "", "What else containers under bubblewrap may read: absolute paths with colons between."
     )
@@ -157,6 +161,15 @@ class Settings:
     )
     container_max_file_bytes: int = setting(
         0, "Largest file a container may write; 0: no other limit, else from 256 MiB.", least=0, most=2**50
+    )
+    container_shm_bytes: int = setting(
+        1024 * MIB, "Size of a container's /dev/shm; 0: half of the memory.", least=0, most=2**50
+    )
+    container_log_bytes: int = setting(
+        64 * MIB, "How much of its newest output each instance's log keeps.", least=64 * 1024, most=2**40
+    )
+    container_log_bytes_per_second: int = setting(
+        MIB, "Output of a container beyond this is left out of its log.", least=1024, most=2**30
     )
     max_model_bytes: int = setting(50 * 1024 * MIB, "Largest unpacked model, in bytes.", least=1, most=2**50)
     disk_reserve_bytes: int = setting(

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from moorage import network_namespace
 from moorage.heads import MOST_LEARNED, KnownHead, learn
 from moorage.turns import Turns
 
@@ -450,8 +451,21 @@ class Pool:
             self._idle.popitem()[0].close()
 
 
-def tcp(host: str, port: int) -> Connector:
-    return lambda loop, factory: loop.create_connection(factory, host, port)
+def tcp(host: str, port: int, *, network: str = "") -> Connector:
+    """`network` names the network namespace in which that is (`moorage.network_namespace`); empty: our own."""
+    if not network:
+        return lambda loop, factory: loop.create_connection(factory, host, port)
+
+    async def connect(loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.Protocol]) -> object:
+        sock = network_namespace.socket_in(network)
+        try:
+            await loop.sock_connect(sock, (host, port))
+            return await loop.create_connection(factory, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    return connect
 
 
 def unix(path: str) -> Connector:

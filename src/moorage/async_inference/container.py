@@ -29,7 +29,7 @@ class ContainerCall:
 
     def __init__(self, instance: Instance, *, connect_timeout_seconds: float) -> None:
         self._pool = Pool(
-            tcp(instance.host, instance.port),
+            tcp(instance.host, instance.port, network=instance.network),
             loop=asyncio.get_running_loop(),
             timeout_seconds=connect_timeout_seconds,
             idle_seconds=0,

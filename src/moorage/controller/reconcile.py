@@ -531,6 +531,7 @@ class Reconciler:
                         "instance_id": state.spec.instance_id,
                         "host": state.host,
                         "port": state.port,
+                        "network": state.network,
                         "generation": state.generation,
                     }
                     for state in reachable

@@ -168,7 +168,9 @@ class GatewayFront:
     def pool_of(self, instance: Instance) -> Pool:
         pool = self._pools.get(instance)
         if pool is None:
-            pool = self._pools[instance] = self._pool_to(tcp(instance.host, instance.port))
+            pool = self._pools[instance] = self._pool_to(
+                tcp(instance.host, instance.port, network=instance.network)
+            )
         return pool
 
     def overdue(self, now: float) -> list[Timed]:

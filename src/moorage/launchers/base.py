@@ -15,7 +15,7 @@ from typing import Protocol
 class InstanceSpec:
     """Everything needed to start an instance, and to tell later what it was started for.
 
-    `argv` is the container's command line and `environment` what the container sees besides the platform's
+    `argv` is the container's command line, `{port}` in it the port to listen on, and `environment` what the container sees besides the platform's
     variables (`SAGEMAKER_BIND_TO_PORT` and its kin), which the launcher adds. `base_dir` is the instance's own
     directory, standing for `/opt/ml`: the model is already unpacked in `<base_dir>/model`. Times in seconds.
     """
@@ -31,6 +31,8 @@ class InstanceSpec:
     base_dir: str
     log_file: str
     startup_timeout_seconds: float
+    network_isolation: bool = False
+    """The container may call nobody, whatever the server's setting is (EnableNetworkIsolation)."""
     cache_dir: str = ""
     """What the instances of a variant share and find again at their next start; empty: nothing."""
     keep_trying: bool = False
@@ -52,8 +54,9 @@ class InstanceStatus(StrEnum):
 class InstanceState:
     """What a launcher knows of an instance at one moment.
 
-    `host`/`port` is where the container answers; the port is 0 until one was chosen and changes with a restart.
-    `failure` is a sentence for people: what happened, and the last lines of the log. `generation`
+    `host`/`port` is where the container answers; the port is 0 until one was chosen and may change with a restart.
+    `network` names the network namespace of the container in which that is (`moorage.network_namespace`), and is
+    empty where it is the machine's. `failure` is a sentence for people: what happened, and the last lines of the log. `generation`
     grows with every start of the container, `restarts` counts the deaths.
     """
 
@@ -61,6 +64,7 @@ class InstanceState:
     status: InstanceStatus
     host: str = ""
     port: int = 0
+    network: str = ""
     generation: int = 0
     restarts: int = 0
     failure: str | None = None

@@ -2,12 +2,10 @@
 
 In it are the system's directories, Python and what the container's command line names, all read-only; the
 instance's own directory as `/opt/ml`, of which it may write `output`; a private `/tmp`; and no processes but its own.
-Not in it are the homes, `/var`, the data directory, and the sockets. The network is the host's: the container must
-listen on a port that the gateway reaches.
+Not in it are the homes, `/var`, the data directory, and the sockets.
 
-bwrap stays as the parent of what it started. The signals for the whole process group would end it before the
-container could finish, so it ignores SIGTERM (`SHELL_PREFIX`); it ends with the container and reports how that
-ended as a shell does, 128 and the signal's number (`returncode`).
+bwrap stays as the parent of what it started, ends with it, and reports how it ended as a shell does, 128 and the
+signal's number (`returncode`).
 """
 
 import functools
@@ -19,20 +17,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 BASE_DIR: Final = "/opt/ml"
 CACHE_DIR: Final = "/var/cache/moorage"
 TEMPORARY_DIR: Final = "/tmp"  # noqa: S108 - the private one of an instance
-
-SHELL_PREFIX: Final = (
-    "/bin/sh",
-    "-c",
-    'trap "" TERM; umask 022; test "$PPID" = "$0" || exit 1; exec "$@"',
-)
-"""Before bwrap's own command line, followed by our pid: a parent that is gone can take nobody with it any more."""
 
 _SYSTEM: Final = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/sys"),
@@ -42,49 +33,76 @@ _DEVICES: Final = ("nvidia*", "dri", "kfd", "accel", "neuron*")
 _PROBE_SECONDS: Final = 20.0
 
 
+def find_program() -> str:
+    """bwrap's absolute path, empty if it is not installed."""
+    found = shutil.which("bwrap")
+    return "" if found is None else str(Path(found).absolute())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What containers see beside the system, and never see: `readable` paths, and `hidden` directories."""
+    """What containers see beside the system, and never see: `readable` paths, and `hidden` directories.
 
+    `program` is bwrap's absolute path, `shm_bytes` the size of `/dev/shm` (0: half of the machine's memory, which is
+    also what a bwrap older than 0.7 gives), `resolver` the file that is shown as `/etc/resolv.conf`.
+    """
+
+    program: str = field(default_factory=find_program)
     hidden: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
+    shm_bytes: int = 0
+    resolver: Path | None = None
+
+
+def has_size_option(program: str) -> bool:
+    """Whether this bwrap can limit a tmpfs."""
+    done = subprocess.run(
+        [program, "--help"], capture_output=True, text=True, check=False, timeout=_PROBE_SECONDS
+    )
+    return "--size " in done.stdout + done.stderr
 
 
 def command(
     view: View,
     argv: Sequence[str],
     *,
-    path: str,
     base_dir: str,
     cache_dir: str = "",
     keep_user: bool,
+    seccomp: int | None = None,
 ) -> list[str]:
     """The arguments up to the program that is to run in the view; `argv` is what it is going to run.
 
     `base_dir` has an `output` and a `tmp`, and is never writable for a container: else what is mounted from it at the
     next start could be a link to somewhere else. With `keep_user` false the program may still change its user.
+    `seccomp` is the descriptor of a file with a system call filter.
     """
     capabilities = [] if keep_user else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     return [
-        *("bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc"),
+        *(view.program, "--die-with-parent", "--unshare-pid", "--unshare-ipc"),
         *("--cap-drop", "ALL", *capabilities),
+        *(("--seccomp", str(seccomp)) if seccomp is not None else ()),
         *_system(),
-        *_with_temporary(_files(view, argv, path), Path(base_dir, "tmp")),
+        *(("--ro-bind", str(view.resolver), "/etc/resolv.conf") if view.resolver is not None else ()),
+        *("--perms", "1777"),
+        *(("--size", str(view.shm_bytes)) if view.shm_bytes else ()),
+        *("--tmpfs", "/dev/shm"),  # noqa: S108
+        *_with_temporary(_files(view, argv), Path(base_dir, "tmp")),
         *("--ro-bind", base_dir, BASE_DIR, "--bind", f"{base_dir}/output", f"{BASE_DIR}/output"),
         *(("--bind", cache_dir, CACHE_DIR) if cache_dir else ()),
-        *("--remount-ro", "/", "--chdir", BASE_DIR, "--"),
+        *("--remount-ro", "/", "--chdir", "/", "--"),
     ]
 
 
 def why_unusable(view: View, *, uid: int | None) -> str | None:
     """Run Python in a view, as that user, for there is no other way to know; None if that went well."""
-    if shutil.which("bwrap") is None:
+    if not view.program:
         return "bubblewrap (bwrap) is not installed"
     change = "" if uid is None else f"os.setresuid({uid}, {uid}, {uid}); "
     script = f"import os, sys; {change}os.execv(sys.executable, [sys.executable, '-I', '-S', '-c', ''])"
     python = (sys.executable, "-I", "-S", "-c", script)
     with _probe_directory() as base_dir:
-        whole = [*command(view, python, path=os.defpath, base_dir=base_dir, keep_user=uid is None), *python]
+        whole = [*command(view, python, base_dir=base_dir, keep_user=uid is None), *python]
         try:
             done = subprocess.run(
                 whole,
@@ -126,7 +144,7 @@ def _system() -> tuple[str, ...]:
     resolver = os.path.realpath("/etc/resolv.conf")
     if not resolver.startswith("/etc/"):
         arguments += ["--ro-bind-try", resolver, resolver]
-    arguments += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"]  # noqa: S108
+    arguments += ["--proc", "/proc", "--dev", "/dev"]
     for pattern in _DEVICES:
         for device in Path("/dev").glob(pattern):
             arguments += ["--dev-bind-try", str(device), str(device)]
@@ -156,8 +174,11 @@ def _below(directory: str, *, besides: str) -> list[str]:
         return []
 
 
-def _files(view: View, argv: Sequence[str], path: str) -> list[str]:
-    """Python, what the command line names, what the operator adds; then what must not show in any of it."""
+def _files(view: View, argv: Sequence[str]) -> list[str]:
+    """Python, what the command line names, what the operator adds; then what must not show in any of it.
+
+    A program without a directory is looked for in the server's own PATH: a model's would open what it names.
+    """
     hidden = [Path(os.path.realpath(each)) for each in view.hidden]
     programs = _Readable(hidden)
     programs.add_python(Path(sys.executable))
@@ -165,7 +186,7 @@ def _files(view: View, argv: Sequence[str], path: str) -> list[str]:
         programs.add_directory(directory)
     for entry in sys.path[1:]:  # the first is the working directory; editable installations add theirs
         programs.add_library(Path(entry))
-    found = shutil.which(argv[0], path=path) if "/" not in argv[0] else None
+    found = shutil.which(argv[0]) if "/" not in argv[0] else None
     for word in (found or argv[0], *argv[1:]):
         programs.add_word(word)
     arguments = programs.arguments()

@@ -26,8 +26,13 @@ def exit_phrase(returncode: int) -> str:
     return f"was killed by signal {-returncode}{name}"
 
 
-def memory_phrase(returncode: int, *, kernel_killed: bool, log_tail: Sequence[str]) -> str:
-    """Why it may have died, if memory is a likely answer; else empty."""
+def memory_phrase(
+    returncode: int, *, kernel_killed: bool, log_tail: Sequence[str], limit_reached: int = 0
+) -> str:
+    """Why it may have died, if memory is a likely answer; else empty. `limit_reached`: the limit in bytes at which
+    the kernel killed a process of it, or 0."""
+    if limit_reached:
+        return f" — it reached its limit of {limit_reached} bytes of memory (setting container_max_memory_bytes)"
     if returncode == -signal.SIGKILL and kernel_killed:
         return " — the kernel's out-of-memory killer was active"
     if returncode != 0 and any(line.startswith("MemoryError") for line in log_tail):
@@ -44,6 +49,8 @@ def ping_phrase(
             return f"it did not open port {port}{_elsewhere(host, port, listening)}"
         case PingOutcome.SILENT:
             return f"it did not answer /ping within {timeout_seconds:g} seconds"
+        case PingOutcome.FOREIGN:
+            return f"another program than this container answers on port {port}"
         case PingOutcome.WRONG:
             body = f" ({result.detail})" if result.detail else ""
             return f"it answered /ping with {result.status}{body}"

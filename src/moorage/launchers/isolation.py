@@ -1,12 +1,15 @@
 """What stands between a container and everything else: decided once, when the server starts.
 
-Two fences, either of which may be missing on a machine; `docs/security.md` says what each holds back.
+Fences, each of which may be missing on a machine; `docs/security.md` says what each holds back.
 
 * **A user of its own** (`User`), where the server runs as root: one for each production variant, from numbers that no
   account has, or the one that the operator names. The kernel then keeps a container from what is not its own.
 * **A view of its own** (`bubblewrap`): a container sees no files and no processes but those it needs.
+* **A network of its own** (`network_namespace`), where the server runs as root: nobody else reaches its port, and it
+  reaches nobody else's.
+* **Control groups of its own** (`cgroups`), where they can be made: its limits hold for all of it together.
 
-Resource limits are set in either case.
+Limits of each process, and a filter of system calls (`seccomp`), are set in any case.
 """
 
 import hashlib
@@ -18,13 +21,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from moorage.launchers import bubblewrap
+from moorage import network_namespace
+from moorage.launchers import bubblewrap, cgroups, seccomp
 from moorage.launchers.base import InstanceSpec
 from moorage.launchers.bubblewrap import View
+from moorage.launchers.cgroups import Cgroup, Cgroups
 
 _log = logging.getLogger(__name__)
 
@@ -56,18 +62,50 @@ class Limits:
     file_bytes: int = 0
 
 
+class Network(StrEnum):
+    """Which network containers have, and how far it reaches."""
+
+    HOST = "host"  # the machine's, with a port of its own for each container
+    OUTBOUND = "outbound"  # one of its own, from which it may call the outside
+    ISOLATED = "isolated"  # one of its own, from which it may call nobody
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
     """How every container of a launcher is fenced in. The default is not at all.
 
     `user` is the one of all containers; with `own_users` each production variant has its own. `view` is None
-    where no bubblewrap is used.
+    where no bubblewrap is used, `cgroups` where no control groups can be made. `seccomp` is a filter of system calls.
     """
 
     user: User | None = None
     own_users: bool = False
     view: View | None = None
+    network: Network = Network.HOST
+    cgroups: Cgroups | None = None
+    seccomp: bytes = b""
     limits: Limits = field(default_factory=Limits)
+
+    def has_own_network(self, spec: InstanceSpec) -> bool:
+        """A model that asks for network isolation has one of its own, or is not started (`OSError`)."""
+        if spec.network_isolation and self.network is Network.HOST:
+            raise OSError(
+                "its model has EnableNetworkIsolation, which needs a network of its own (setting container_network), "
+                "and this server cannot make one or is told not to"
+            )
+        return self.network is not Network.HOST
+
+    def create_cgroup(self, name: str) -> Cgroup | None:
+        """The control groups of one start of an instance.
+
+        Raises:
+            OSError: they cannot be made.
+        """
+        if self.cgroups is None:
+            return None
+        return self.cgroups.create(
+            name, memory_bytes=self.limits.memory_bytes, processes=self.limits.processes
+        )
 
     def user_of(self, spec: InstanceSpec) -> User | None:
         """The same for all instances of a variant, at every start: they share a cache directory."""
@@ -109,7 +147,9 @@ def decide(
     *,
     container_user: str,
     mode: str,
+    network: Network,
     limits: Limits,
+    shm_bytes: int,
     readable_paths: Sequence[Path],
     data_dir: Path,
     run_dir: Path,
@@ -117,6 +157,7 @@ def decide(
     """Find out what this machine can do, say in the log what that leaves open, and close the data directory.
 
     `mode` is `auto`, `bubblewrap` or `none`. Takes some 50 ms: it starts a program the way containers are started.
+    A `network` that cannot be made is replaced by the machine's, unless it is `isolated`.
 
     Raises:
         IsolationError: what the settings ask for cannot be had here.
@@ -125,7 +166,7 @@ def decide(
     fenced = user is not None or own_users
     view, why_none = None, "container_isolation is none"
     if mode != "none":
-        view = View(hidden=(data_dir, run_dir), readable=tuple(readable_paths))
+        view = _view(hidden=(data_dir, run_dir), readable=tuple(readable_paths), shm_bytes=shm_bytes)
         why_none = bubblewrap.why_unusable(view, uid=_sample(user).uid if fenced else None) or ""
         if why_none:
             if mode == "bubblewrap":
@@ -140,9 +181,41 @@ def decide(
             own_users = fenced = False
             _close(data_dir, enterable=False)
             _log.warning("containers run as root, since %s", obstacle)
-    isolation = Isolation(user=user, own_users=own_users, view=view, limits=limits)
+    network, why_no_network = _network(network)
+    groups, why_no_groups = cgroups.find_usable(marker=str(data_dir))
+    isolation = Isolation(
+        user=user,
+        own_users=own_users,
+        view=view,
+        network=network,
+        cgroups=groups,
+        seccomp=seccomp.without_user_namespaces(),
+        limits=limits,
+    )
     _tell(isolation, why_none)
+    _tell_of_network(network, why_no_network)
+    _tell_of_groups(isolation, why_no_groups)
     return isolation
+
+
+def _view(*, hidden: tuple[Path, ...], readable: tuple[Path, ...], shm_bytes: int) -> View:
+    view = View(hidden=hidden, readable=readable, shm_bytes=shm_bytes)
+    if view.program and shm_bytes and not bubblewrap.has_size_option(view.program):
+        _log.warning("containers' /dev/shm is not limited: this bubblewrap is older than 0.7")
+        return replace(view, shm_bytes=0)
+    return view
+
+
+def _network(wanted: Network) -> tuple[Network, str]:
+    """The network that containers get, and why it is not the one that is wanted (empty: it is)."""
+    if wanted is Network.HOST:
+        return wanted, ""
+    why_none = network_namespace.why_unusable()
+    if why_none is None:
+        return wanted, ""
+    if wanted is Network.ISOLATED:
+        raise IsolationError(f"container_network is isolated, but {why_none}.")
+    return Network.HOST, why_none
 
 
 def _users(setting: str) -> tuple[User | None, bool]:
@@ -239,6 +312,29 @@ def _obstacle(user: User, data_dir: Path) -> str | None:
                 "put it elsewhere, or install bubblewrap"
             )
     return None
+
+
+def _tell_of_network(network: Network, why_none: str) -> None:
+    if network is Network.ISOLATED:
+        _log.info("containers have a network of their own, and reach nobody")
+    elif network is Network.OUTBOUND:
+        _log.info("containers have a network of their own, and reach the outside")
+    else:
+        _log.warning(
+            "containers share the machine's network: a container's port is believed to be its own only while its own "
+            "processes listen on it (%s)",
+            why_none or "container_network is host",
+        )
+
+
+def _tell_of_groups(isolation: Isolation, why_missing: str) -> None:
+    if isolation.cgroups is None:
+        _log.warning(
+            "limits hold for each process of a container, not for all of it, and not for files in memory: %s",
+            why_missing,
+        )
+    elif why_missing:
+        _log.warning("containers have control groups for %s only: %s", isolation.cgroups.controllers, why_missing)
 
 
 def _tell(isolation: Isolation, why_no_view: str) -> None:

@@ -1,37 +1,55 @@
 """The leader of an instance: the process that stands for the container's PID 1, from its start to its end.
 
-* It is started by `subprocess` without `preexec_fn` (which is unsafe beside threads, and slow: it forbids vfork).
-  Instead a few lines of Python, `_TRAMPOLINE`, prepare the new process (limits, user, no new privileges) and replace
-  themselves by the container's command. That costs some 15 ms and no thread. With a view of its own (`bubblewrap`)
-  they run inside of it, for some 12 ms more. The prepared process dies with this one (PR_SET_PDEATHSIG); the kernel
-  ties that to the *thread* that forked, so call this in the main thread.
-* Its death is noticed through a pidfd, at once and without polling. It stays a zombie until `collect`, so that
-  its numbers (pid, process group, session) cannot be given to others while its group is still being killed.
+**The launch chain** is what runs before the container's command does, as the server's own user: a shell that enters the
+control groups, bubblewrap if there is a view, and a few lines of Python, `_TRAMPOLINE`, that set limits, change the user
+and become the command. It has a fixed environment, absolute paths and `/` as its directory. What a model says (its
+environment, its directory, the command's search path) is in a file in memory that only the trampoline reads, and acts
+only after the change of user: a variable such as LD_PRELOAD would otherwise be code run as root.
+
+* It is started by `subprocess` without `preexec_fn` (which is unsafe beside threads, and slow: it forbids vfork). That
+  costs some 15 ms and no thread, with a view some 12 ms more. The prepared process dies with this one
+  (PR_SET_PDEATHSIG); the kernel ties that to the *thread* that forked, so call this in the main thread.
+* With a network of its own the chain is started in a new network namespace, which lasts as long as the instance's
+  processes do.
+* Its death is noticed through a pidfd, at once and without polling. It stays a zombie until `collect`, so that its
+  numbers (pid, process group, session) cannot be given to others while its group is still being killed.
 """
 
 import asyncio
+import marshal
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-from moorage.launchers import bubblewrap
+from moorage import network_namespace
+from moorage.launchers import bubblewrap, procfs
 from moorage.launchers.base import InstanceSpec
+from moorage.launchers.cgroups import Cgroup
 from moorage.launchers.isolation import Isolation, User
-from moorage.launchers.log_file import LogFile
+from moorage.launchers.log_collector import InstanceLog
 
-# Arguments: numbers, then the command line. Python ignores SIGPIPE and SIGXFSZ, and a new program would inherit that.
-# 1 is PR_SET_PDEATHSIG, which a change of the user clears; 38 is PR_SET_NO_NEW_PRIVS. In a view, bwrap has seen to
-# both and `parent` is 0. A parent that died before the call cannot send the signal any more, hence the look at
-# getppid. When memory runs out the kernel is to prefer a container to the platform (oom_score_adj).
+_ENTER: Final = (
+    'umask 022; test "$PPID" = "$0" || exit 1; '
+    'while test "$1" != --; do echo 0 >"$1" || exit 1; shift; done; shift; exec "$@"'
+)
+"""The shell's part. Arguments: our pid, the files that it writes to, `--`, the rest of the chain. A parent that is gone
+can take nobody with it any more."""
+
+# Python ignores SIGPIPE and SIGXFSZ, and bubblewrap's shell SIGTERM; a new program would inherit that. 1 is
+# PR_SET_PDEATHSIG, which a change of the user clears; 38 is PR_SET_NO_NEW_PRIVS, 22 PR_SET_SECCOMP with 2 for a filter.
+# In a view, bwrap has seen to these and `parent` is 0. A parent that died before the call cannot send the signal any
+# more, hence the look at getppid. When memory runs out the kernel is to prefer a container to the platform
+# (oom_score_adj).
 _TRAMPOLINE: Final = """
-import os, resource, signal, sys
-parent, uid, gid, files, processes, memory, file_size = map(int, sys.argv[1].split(","))
+import marshal, os, resource, signal, sys
+with open(int(sys.argv[1]), "rb") as file:
+    parent, uid, gid, limits, seccomp, directory, argv, environment = marshal.load(file)
 for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
     signal.signal(number, signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -42,12 +60,8 @@ try:
 except OSError:
     pass
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-for kind, most in (
-    (resource.RLIMIT_NOFILE, files),
-    (resource.RLIMIT_NPROC, processes),
-    (resource.RLIMIT_DATA, memory),
-    (resource.RLIMIT_FSIZE, file_size),
-):
+kinds = resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE
+for kind, most in zip(kinds, limits):
     if most:
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -61,13 +75,20 @@ if uid >= 0:
     os.setresuid(uid, uid, uid)
 if parent:
     prctl(38, 1, 0, 0, 0)
+    if seccomp:
+        class Filter(ctypes.Structure):
+            _fields_ = ("length", ctypes.c_ushort), ("program", ctypes.c_char_p)
+        if prctl(22, 2, ctypes.byref(Filter(len(seccomp) // 8, seccomp)), 0, 0):
+            os.write(2, b"cannot filter system calls\\n")
+            os._exit(126)
     prctl(1, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 try:
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.chdir(directory)
+    os.execvpe(argv[0], argv, environment)
 except OSError as error:
-    os.write(2, f"cannot execute {sys.argv[2]}: {error.strerror}\\n".encode())
+    os.write(2, f"cannot execute {argv[0]}: {error.strerror}\\n".encode())
     os._exit(127)
 """
 
@@ -77,11 +98,24 @@ class CannotStart(Exception):
 
 
 class Leader:
-    """A running leader. `gone` has its return code as soon as it is dead; `collect` then lets it go."""
+    """A running leader. `gone` has its return code as soon as it is dead; `collect` then lets it go.
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int, *, in_view: bool) -> None:
+    `network` names the network namespace of its own, if it has one; `cgroup` are its control groups, if any.
+    """
+
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        port: int,
+        *,
+        in_view: bool,
+        has_network: bool,
+        cgroup: Cgroup | None,
+    ) -> None:
         self.pid = process.pid
         self.port = port
+        self.network = network_namespace.reference(process.pid) if has_network else ""
+        self.cgroup = cgroup
         self.started = time.monotonic()
         self.healthy_since: float | None = None
         self._process = process
@@ -111,7 +145,13 @@ class Leader:
 
 
 def start_leader(
-    spec: InstanceSpec, environment: Mapping[str, str], *, port: int, log: LogFile, isolation: Isolation
+    spec: InstanceSpec,
+    environment: Mapping[str, str],
+    *,
+    generation: int,
+    port: int,
+    log: InstanceLog,
+    isolation: Isolation,
 ) -> Leader:
     """Start the container's command in a session of its own, its output going to the log.
 
@@ -119,61 +159,127 @@ def start_leader(
         CannotStart: there is no such command, or no process can be had.
     """
     user = isolation.user_of(spec)
-    try:
-        _furnish(spec, user)
-        _check_command(spec.argv, environment["PATH"], spec.base_dir)
-        output = log.open()
-    except OSError as error:
-        raise CannotStart(f"{error.filename}: {error.strerror}") from error
-    try:
-        if user is not None:  # /dev/stderr can be opened anew, as programs in containers do
-            os.fchown(output, -1, user.gid)
-            os.fchmod(output, 0o660)
-        process = subprocess.Popen(
-            _command_line(spec, environment, user, isolation),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=spec.base_dir,
-            env=environment,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        raise CannotStart(str(error)) from error
-    finally:
-        os.close(output)
-    try:
-        return Leader(process, port, in_view=isolation.view is not None)
-    except OSError as error:
-        process.kill()
-        process.wait()
-        raise CannotStart(f"no descriptor for its process: {error.strerror}") from error
+    argv = [word.replace("{port}", str(port)) for word in spec.argv]
+    with ExitStack() as descriptors, ExitStack() as undo:
+        try:
+            log.open()
+            _furnish(spec, user)
+            _check_command(argv, spec.base_dir)
+            output = log.pipe(None if user is None else (user.uid, user.gid))
+            descriptors.callback(os.close, output)
+            cgroup = isolation.create_cgroup(f"{spec.instance_id}-{generation}")
+            if cgroup is not None:
+                undo.callback(cgroup.remove)
+            prepared = _in_memory(_document(spec, argv, environment, user, isolation))
+            descriptors.callback(os.close, prepared)
+            seccomp = _in_memory(isolation.seccomp)
+            descriptors.callback(os.close, seccomp)
+            has_network = isolation.has_own_network(spec)
+            with network_namespace.new_namespace() if has_network else nullcontext():
+                process = subprocess.Popen(
+                    _chain(spec, argv, user, isolation, cgroup, prepared, seccomp),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd="/",
+                    env=_chain_environment(environment),
+                    pass_fds=(prepared, seccomp),
+                    start_new_session=True,
+                )
+        except (OSError, ValueError) as error:
+            raise CannotStart(_sentence(error)) from error
+        try:
+            leader = Leader(
+                process,
+                port,
+                in_view=isolation.view is not None,
+                has_network=has_network,
+                cgroup=cgroup,
+            )
+        except OSError as error:
+            process.kill()
+            process.wait()
+            raise CannotStart(f"no descriptor for its process: {error.strerror}") from error
+        undo.pop_all()
+        return leader
 
 
-def _command_line(
-    spec: InstanceSpec, environment: Mapping[str, str], user: User | None, isolation: Isolation
+def _chain(
+    spec: InstanceSpec,
+    argv: Sequence[str],
+    user: User | None,
+    isolation: Isolation,
+    cgroup: Cgroup | None,
+    prepared: int,
+    seccomp: int,
 ) -> list[str]:
-    limits = isolation.limits
-    numbers = (
-        *(0 if isolation.view else os.getpid(), user.uid if user else -1, user.gid if user else -1),
-        *(limits.open_files, limits.processes if isolation.is_fence else 0),
-        *(limits.memory_bytes, limits.file_bytes),
-    )
-    prepared = [
-        *(sys.executable, "-I", "-S", "-c", _TRAMPOLINE),
-        *(",".join(str(number) for number in numbers), *spec.argv),
-    ]
+    enter = [str(os.getpid()), *(cgroup.membership_files if cgroup is not None else ()), "--"]
+    trampoline = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(prepared)]
     if isolation.view is None:
-        return prepared
+        return ["/bin/sh", "-c", _ENTER, *enter, *trampoline]
     view = bubblewrap.command(
         isolation.view,
-        spec.argv,
-        path=environment["PATH"],
+        argv,
         base_dir=spec.base_dir,
         cache_dir=spec.cache_dir,
         keep_user=user is None,
+        seccomp=seccomp if isolation.seccomp else None,
     )
-    return [*bubblewrap.SHELL_PREFIX, str(os.getpid()), *view, *prepared]
+    # The signals for the whole process group would end bwrap before the container could finish.
+    return ["/bin/sh", "-c", f'trap "" TERM; {_ENTER}', *enter, *view, *trampoline]
+
+
+def _chain_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """All that the launch chain sees: how the server's own Python finds its libraries, and whose instance it is."""
+    markers = {name: environment[name] for name in (procfs.MARKER_VARIABLE, procfs.INSTANCE_VARIABLE)}
+    libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return {"PATH": os.defpath, **libraries, **markers}
+
+
+def _document(
+    spec: InstanceSpec,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    user: User | None,
+    isolation: Isolation,
+) -> bytes:
+    """What the trampoline reads, in the order in which it does."""
+    limits = isolation.limits
+    return marshal.dumps(
+        (
+            0 if isolation.view else os.getpid(),
+            user.uid if user else -1,
+            user.gid if user else -1,
+            (
+                limits.open_files,
+                limits.processes if isolation.is_fence else 0,
+                limits.memory_bytes,
+                limits.file_bytes,
+            ),
+            isolation.seccomp,
+            isolation.path_inside(spec, spec.base_dir),
+            list(argv),
+            dict(environment),
+        )
+    )
+
+
+def _in_memory(content: bytes) -> int:
+    """A descriptor of a file that has no name, to be read from its start. The caller closes it."""
+    descriptor = os.memfd_create("moorage", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _furnish(spec: InstanceSpec, user: User | None) -> None:
@@ -205,8 +311,11 @@ def _furnish_cache(directory: Path, user: User | None) -> None:
             os.chown(directory, user.uid, user.gid, follow_symlinks=False)
 
 
-def _check_command(argv: Sequence[str], path: str, base_dir: str) -> None:
-    """Raises `CannotStart` if there is no such program: sooner and clearer than the kernel would say it."""
+def _check_command(argv: Sequence[str], base_dir: str) -> None:
+    """Raises `CannotStart` if there is no such program: sooner and clearer than the kernel would say it.
+
+    A name without a directory is looked for by the container itself, in the PATH that its environment may have set.
+    """
     if not argv:
         raise CannotStart("its command line is empty")
     command = argv[0]
@@ -216,5 +325,3 @@ def _check_command(argv: Sequence[str], path: str, base_dir: str) -> None:
             raise CannotStart(f"its command {command} does not exist")
         if file.is_dir() or not os.access(file, os.X_OK):
             raise CannotStart(f"its command {command} is not an executable file")
-    elif shutil.which(command, path=path) is None:
-        raise CannotStart(f"its command {command} was not found in the PATH {path}")

@@ -27,6 +27,7 @@ port becomes known."""
 _FIRST_BACKOFF_SECONDS = 0.1
 _LONGEST_BACKOFF_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
+_WRONG_PORT_SECONDS = 30.0
 
 
 class IllegalTransition(Exception):
@@ -65,6 +66,7 @@ class PingOutcome(StrEnum):
     SILENT = "silent"  # no answer in time
     WRONG = "wrong"  # answered, but not 200
     BROKEN = "broken"  # the connection ended, or what came was not HTTP
+    FOREIGN = "foreign"  # 200, but from somebody else who listens there too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +88,27 @@ class Health:
 
     def is_unhealthy(self, now: float, *, unhealthy_after: int, silent_seconds: float) -> bool:
         return self.errors >= unhealthy_after or now - self.last_good >= silent_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """What is known, while a container starts, of its listening on other ports than its own.
+
+    Other ports alone mean little: servers open them for themselves, some long before the one for their callers. One that
+    answers `/ping` there serves its callers on the wrong port, and waiting will not change it: 30 seconds are enough.
+    Ages are in seconds since the start.
+    """
+
+    seen: bool = False
+    next_look: float = 0.5
+    answered_since: float | None = None
+
+    def is_due(self, age: float) -> bool:
+        return age >= self.next_look
+
+    def after(self, answers: bool, age: float) -> "Elsewhere":
+        since = self.answered_since if self.answered_since is not None else age
+        return Elsewhere(seen=True, next_look=age * 1.2 + 0.5, answered_since=since if answers else None)
+
+    def is_hopeless(self, age: float) -> bool:
+        return self.answered_since is not None and age - self.answered_since >= _WRONG_PORT_SECONDS

@@ -9,6 +9,7 @@ import asyncio
 import socket
 from dataclasses import dataclass
 
+from moorage import network_namespace
 from moorage.launchers.lifecycle import PingOutcome
 
 _MOST_BYTES = 8 * 1024
@@ -24,19 +25,21 @@ class PingResult:
     detail: str = ""
 
 
-async def ping(host: str, port: int, *, timeout_seconds: float) -> PingResult:
-    """Ask the container for its health. Never raises for anything that the container does."""
+async def ping(host: str, port: int, *, network: str = "", timeout_seconds: float) -> PingResult:
+    """Ask the container for its health, in its network namespace if `network` names one. Never raises for anything
+    that the container does."""
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await _ping(host, port)
+            return await _ping(host, port, network)
     except TimeoutError:
         return PingResult(outcome=PingOutcome.SILENT)
 
 
-async def _ping(host: str, port: int) -> PingResult:
+async def _ping(host: str, port: int, network: str) -> PingResult:
     loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        sock = network_namespace.socket_in(network, family) if network else socket.socket(family)
     except OSError:
         return PingResult(outcome=PingOutcome.REFUSED)
     with sock:

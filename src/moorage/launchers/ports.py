@@ -1,4 +1,4 @@
-"""Ports for containers."""
+"""Ports for containers that share the machine's network."""
 
 import random
 import socket
@@ -8,14 +8,21 @@ from moorage.launchers.procfs import ephemeral_ports
 
 PORTS_PER_INSTANCE: Final = 8
 """The container's own port, and the seven after it as its SAGEMAKER_SAFE_PORT_RANGE."""
+OWN_NETWORK_PORT: Final = 8080
+"""Of a container with a network of its own: what AWS's containers listen on, whether they are told or not."""
 _LOWEST_PORT: Final = 10_000
+
+
+class NoFreePort(OSError):
+    """Every port is taken, at least for now; the text says so."""
 
 
 class Ports:
     """Hands out blocks of free ports, outside those from which the kernel serves outgoing connections.
 
     Between our look and the container's bind anyone may take a port; that a block is not used again soon, and
-    that nobody else picks here at random, makes it rare. A container that loses the race fails with its reason.
+    that nobody else picks here at random, makes it rare. Who answers there in its place is not believed
+    (`procfs.listen_alone`).
     """
 
     def __init__(self, host: str) -> None:
@@ -36,7 +43,7 @@ class Ports:
             if port not in self._taken and self._is_free(port):
                 self._taken.add(port)
                 return port
-        raise OSError(f"no free port is left on {self._host} for another instance")
+        raise NoFreePort(f"no free port is left on {self._host} for another instance")
 
     def give_back(self, port: int) -> None:
         self._taken.discard(port)

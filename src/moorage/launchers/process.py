@@ -2,7 +2,9 @@
 
 * **Start and death** of the leader, the process that stands for the container's PID 1, are in `leader`.
 * **The rest**: when the leader is gone, for whatever reason, everything of the instance is killed, before any
-  restart. What belongs to an instance is in `procfs`.
+  restart. What belongs to an instance is in its control groups, or else in `procfs`.
+* **Whose port it is**: with a network of its own the container listens on port 8080 and nobody else can. On the
+  machine's network anyone may, so a ping is believed only if nobody but the instance's processes listens there.
 * **Orphans** that become our children (see `become_subreaper`) are nobody's: dead children that nobody has
   collected from one tick to the next are collected here.
 
@@ -11,6 +13,7 @@ One task per instance walks through its lives; `lifecycle` holds the rules it wa
 
 import asyncio
 import logging
+import math
 import os
 import random
 import shlex
@@ -24,14 +27,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from moorage.launchers import failure, lifecycle, procfs
+from moorage.launchers.cgroups import Cgroup
 from moorage.launchers.base import InstanceSpec, InstanceState, InstanceStatus, LauncherError
 from moorage.launchers.board import StateBoard
-from moorage.launchers.isolation import NO_ISOLATION, Isolation
+from moorage.launchers.isolation import NO_ISOLATION, Isolation, Network
 from moorage.launchers.leader import CannotStart, Leader, start_leader
 from moorage.launchers.lifecycle import Health, PingOutcome
-from moorage.launchers.log_file import LogFile
+from moorage.launchers.log_collector import LogCollector
 from moorage.launchers.ping import PingResult, ping
-from moorage.launchers.ports import PORTS_PER_INSTANCE, Ports
+from moorage.launchers.ports import OWN_NETWORK_PORT, PORTS_PER_INSTANCE, NoFreePort, Ports
 from moorage.launchers.procfs import become_subreaper, sweep
 
 __all__ = ["ProcessLauncher", "become_subreaper", "sweep"]
@@ -42,6 +46,12 @@ _MIB: Final = 1024 * 1024
 _HURRIED_GRACE_SECONDS: Final = 0.1
 _CLEARING_SECONDS: Final = 10.0
 _BEATS: Final = 50
+_ELSEWHERE_SECONDS: Final = 0.5
+_PORT_PAUSE_SECONDS: Final = 1.0
+_SHARE_OF_SOCKETS: Final = 2048
+"""What an instance may hold while ports are short on the machine's network."""
+
+_OWN_NETWORK_SAFE_PORTS: Final = "21000-21999"
 
 _PASSED_ON: Final = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
@@ -60,7 +70,7 @@ class ProcessLauncher:
 
     A container that answers /ping with an error, or not at all because its port is closed, is replaced after
     `unhealthy_after` such pings in a row; one that just does not answer in time (it may be busy) after
-    `silent_seconds`. A log that grows past `log_limit_bytes` is moved to `<log>.1`. `isolation` fences containers in.
+    `silent_seconds`. Of each log the newest `log_limit_bytes` are kept. `isolation` fences containers in.
     """
 
     def __init__(
@@ -75,7 +85,8 @@ class ProcessLauncher:
         ping_timeout_seconds: float = 2.0,
         unhealthy_after: int = 3,
         silent_seconds: float = 180.0,
-        log_limit_bytes: int = 100 * _MIB,
+        log_limit_bytes: int = 64 * _MIB,
+        log_rate: float = _MIB,
         isolation: Isolation = NO_ISOLATION,
     ) -> None:
         self.marker = marker
@@ -85,8 +96,8 @@ class ProcessLauncher:
         self.ping_timeout_seconds = ping_timeout_seconds
         self.unhealthy_after = unhealthy_after
         self.silent_seconds = silent_seconds
-        self.log_limit_bytes = log_limit_bytes
         self.isolation = isolation
+        self.logs = LogCollector(limit_bytes=log_limit_bytes, rate=log_rate)
         self.board = StateBoard()
         self.ports = Ports(host)
         self.census = _Census()
@@ -136,6 +147,7 @@ class ProcessLauncher:
             await asyncio.wait({self._housekeeping})
         self.board.close()
         self.census.close()
+        self.logs.close()
 
     def environment_of(self, spec: InstanceSpec, port: int) -> dict[str, str]:
         """Everything the container sees."""
@@ -147,7 +159,7 @@ class ProcessLauncher:
         fixed = {
             "SAGEMAKER_BIND_TO_HOST": self.host,
             "SAGEMAKER_BIND_TO_PORT": str(port),
-            "SAGEMAKER_SAFE_PORT_RANGE": f"{port + 1}-{port + PORTS_PER_INSTANCE - 1}",
+            "SAGEMAKER_SAFE_PORT_RANGE": self._safe_ports(port),
             "SAGEMAKER_BASE_DIR": base_dir,
             "SM_MODEL_DIR": str(Path(base_dir) / "model"),
             procfs.MARKER_VARIABLE: self.marker,
@@ -155,19 +167,36 @@ class ProcessLauncher:
         }
         return base | passed_on | self.isolation.home_of(spec) | self._common | given | fixed
 
+    def _safe_ports(self, port: int) -> str:
+        if self.isolation.network is Network.HOST:
+            return f"{port + 1}-{port + PORTS_PER_INSTANCE - 1}"
+        return _OWN_NETWORK_SAFE_PORTS
+
     def _forget(self, instance: "_Instance") -> None:
         if self._instances.get(instance.spec.instance_id) is instance:
             del self._instances[instance.spec.instance_id]
 
+    async def make_room_for_ports(self) -> None:
+        """Ports are short: an instance that holds more sockets than its share is started anew, without them."""
+        for instance in list(self._instances.values()):
+            members = await instance.members()
+            held = await asyncio.to_thread(procfs.count_sockets, members)
+            if held > _SHARE_OF_SOCKETS:
+                instance.expel(
+                    f"held {held} sockets while the machine was short of ports, and may have {_SHARE_OF_SOCKETS} then"
+                )
+
+    async def adopted(self) -> list[procfs.Process]:
+        """Processes without a parent that became our children, and that nothing says the instance of."""
+        leaders = {instance.leader_pid for instance in self._instances.values()}
+        return procfs.adopted(await self.census.take(), besides=leaders)
+
     async def _keep_house(self) -> None:
-        """Every few seconds: logs that grew too long, and dead orphans that we were given."""
+        """Every few seconds: dead orphans that we were given."""
         uncollected: set[tuple[int, int]] = set()
         while True:
             await asyncio.sleep(self.ping_interval_seconds)
             try:
-                for instance in list(self._instances.values()):
-                    if instance.log.is_too_long():
-                        await asyncio.to_thread(instance.log.rotate)
                 uncollected = await self._collect_orphans(uncollected)
             except Exception:
                 _log.exception("the launcher's housekeeping failed; it is tried again")
@@ -200,7 +229,7 @@ class _Instance:
 
     def __init__(self, launcher: ProcessLauncher, spec: InstanceSpec) -> None:
         self.spec = spec
-        self.log = LogFile(spec.log_file, limit_bytes=launcher.log_limit_bytes)
+        self.log = launcher.logs.log(spec.log_file)
         self.leader_pid = 0
         self._ever_healthy = False
         self._launcher = launcher
@@ -209,6 +238,9 @@ class _Instance:
         )
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._expelled = asyncio.Event()
+        self._expelled_for = ""
+        self._cgroup: Cgroup | None = None
         launcher.board.post(self._state)
         self.task = asyncio.create_task(self._run(), name=f"instance-{spec.instance_id}")
 
@@ -224,11 +256,17 @@ class _Instance:
             self._hurry.set()
         self._stop.set()
 
+    def expel(self, reason: str) -> None:
+        """End this start of the container; it is started again like one that died."""
+        self._expelled_for = reason
+        self._expelled.set()
+
     async def _run(self) -> None:
         try:
             await self._live_until_stopped()
         finally:
             self._kill_group()  # also if the task is cancelled: whoever ends the loop ends the containers
+        await self.log.close()
         if self._state.status is not InstanceStatus.STOPPING:
             self._post(InstanceStatus.STOPPING)
         self._post(InstanceStatus.STOPPED)
@@ -271,19 +309,23 @@ class _Instance:
         """One life of the container, from its start until nothing of it is left."""
         if self._state.status is InstanceStatus.RESTARTING:
             generation = self._state.generation + 1
-            self._post(InstanceStatus.STARTING, generation=generation, port=0, log_tail=())
+            self._post(InstanceStatus.STARTING, generation=generation, port=0, network="", log_tail=())
         oom_kills = procfs.out_of_memory_kills()
+        self._expelled.clear()
         try:
+            port = await self._take_port()
             async with self._launcher.spawning:
                 await asyncio.sleep(0)  # many starts at once must not hold up the loop for all their time
                 if self._stop.is_set():
+                    self._give_back(port)
                     return _Death()
-                leader = self._start_leader()
+                leader = self._start_leader(port)
         except CannotStart as error:
             return _Death(what=f"{failure.container(self.spec)} could not be started: {error}")
         self.leader_pid = leader.pid
+        self._cgroup = leader.cgroup
         try:
-            self._post(InstanceStatus.STARTING, port=leader.port)
+            self._post(InstanceStatus.STARTING, port=leader.port, network=leader.network)
             return await self._attend(leader, oom_kills)
         finally:
             self._kill_group()
@@ -293,40 +335,60 @@ class _Instance:
         """Wait for the first of: the process is gone, it is unhealthy, it is to be stopped."""
         health = asyncio.create_task(self._probe(leader), name=f"probe-{self.spec.instance_id}")
         stop = asyncio.create_task(self._stop.wait(), name=f"stop-{self.spec.instance_id}")
+        expelled = asyncio.create_task(self._expelled.wait(), name=f"expel-{self.spec.instance_id}")
         try:
-            first: set[asyncio.Future[Any]] = {leader.gone, health, stop}
+            first: set[asyncio.Future[Any]] = {leader.gone, health, stop, expelled}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            health.cancel()
-            stop.cancel()
-            await asyncio.wait({health, stop})  # from here on nobody else posts a state
+            for task in (health, stop, expelled):
+                task.cancel()
+            await asyncio.wait({health, stop, expelled})  # from here on nobody else posts a state
         if self._stop.is_set():
             await self._terminate(leader)
             return _Death()
         if leader.gone.done():
-            return self._describe_exit(leader, oom_kills)
+            return await self._describe_exit(leader, oom_kills)
+        what = self._expelled_for if self._expelled.is_set() else health.result()
         return _Death(
-            what=f"{failure.container(self.spec)} {health.result()}",
+            what=f"{failure.container(self.spec)} {what}",
             healthy_seconds=leader.healthy_seconds(),
-            log_tail=self.log.tail(),
+            log_tail=await self.log.tail(),
         )
 
-    def _start_leader(self) -> Leader:
+    async def _take_port(self) -> int:
+        """A free port. A shortage passes, so it is waited out; the time that a container has for its start begins later."""
+        if self._launcher.isolation.network is not Network.HOST:
+            return OWN_NETWORK_PORT
+        said = False
+        while not self._stop.is_set():
+            try:
+                return self._launcher.ports.take()
+            except NoFreePort as error:
+                if not said:
+                    said = True
+                    self.log.note(f"instance {self.spec.instance_id} waits: {error}")
+                    self._post(InstanceStatus.STARTING, failure=f"It waits: {error}.")
+                    _log.warning("instance %s waits: %s", self.spec.instance_id, error)
+                await self._launcher.make_room_for_ports()
+                await _wait_for(self._stop, _PORT_PAUSE_SECONDS)
+        return 0
+
+    def _give_back(self, port: int) -> None:
+        if self._launcher.isolation.network is Network.HOST:
+            self._launcher.ports.give_back(port)
+
+    def _start_leader(self, port: int) -> Leader:
         try:
-            port = self._launcher.ports.take()
-        except OSError as error:
-            raise CannotStart(str(error)) from error
-        try:
-            self.log.mark()
             leader = start_leader(
                 self.spec,
                 self._launcher.environment_of(self.spec, port),
+                generation=self._state.generation,
                 port=port,
                 log=self.log,
                 isolation=self._launcher.isolation,
             )
         except BaseException:
-            self._launcher.ports.give_back(port)
+            self._give_back(port)
             raise
         self.log.note(
             f"instance {self.spec.instance_id} started: generation {self._state.generation}, pid {leader.pid}, "
@@ -337,9 +399,9 @@ class _Instance:
     async def _probe(self, leader: Leader) -> str:
         """Ping until the container is healthy and then for as long as it is; return what is wrong with it."""
         result = await self._probe_start(leader)
-        limit = self.spec.startup_timeout_seconds
         if result.outcome is not PingOutcome.OK:
             why = await self._ping_phrase(result)
+            limit = min(self.spec.startup_timeout_seconds, math.ceil(leader.age()))
             return f"did not pass the ping health check within {limit:g} seconds: {why}"
         leader.healthy_since = time.monotonic()
         self._ever_healthy = True
@@ -352,13 +414,50 @@ class _Instance:
 
     async def _probe_start(self, leader: Leader) -> PingResult:
         deadline = leader.started + self.spec.startup_timeout_seconds
+        elsewhere = lifecycle.Elsewhere()
         while True:
             room = max(0.05, min(self._launcher.ping_timeout_seconds, deadline - time.monotonic()))
-            result = await ping(self._launcher.host, leader.port, timeout_seconds=room)
+            result = await self._ping(leader, room)
+            if result.outcome is PingOutcome.OK and not await self._listens_alone(leader):
+                result = PingResult(outcome=PingOutcome.FOREIGN)
             left = deadline - time.monotonic()
             if result.outcome is PingOutcome.OK or left <= 0:
                 return result
+            if result.outcome is PingOutcome.REFUSED and elsewhere.is_due(leader.age()):
+                elsewhere = elsewhere.after(await self._look_elsewhere(leader, elsewhere), leader.age())
+                if elsewhere.is_hopeless(leader.age()):
+                    return result
             await asyncio.sleep(min(lifecycle.probe_pause_seconds(leader.age()), left))
+
+    async def _ping(self, leader: Leader, timeout_seconds: float) -> PingResult:
+        return await ping(
+            self._launcher.host, leader.port, network=leader.network, timeout_seconds=timeout_seconds
+        )
+
+    async def _listens_alone(self, leader: Leader) -> bool:
+        """Whether only this instance's own processes listen on its port: always, in a network of its own."""
+        if leader.network:
+            return True
+        members = await self.members()
+        return await asyncio.to_thread(procfs.listen_alone, members, leader.port)
+
+    async def _look_elsewhere(self, leader: Leader, before: lifecycle.Elsewhere) -> bool:
+        """Whether the container answers /ping on another port than its own. The log says which ports it has opened."""
+        members = await self.members()
+        ports = sorted(await asyncio.to_thread(procfs.listening_ports, members))
+        if ports and not before.seen:
+            listed = ", ".join(map(str, ports[:5]))
+            self.log.note(
+                f"instance {self.spec.instance_id} listens on port {listed}, but not on port {leader.port}, "
+                "where it is called; that port is in SAGEMAKER_BIND_TO_PORT"
+            )
+        for port in ports[:5]:
+            result = await ping(
+                self._launcher.host, port, network=leader.network, timeout_seconds=_ELSEWHERE_SECONDS
+            )
+            if result.outcome in (PingOutcome.OK, PingOutcome.WRONG):
+                return True
+        return False
 
     async def _probe_steadily(self, leader: Leader) -> PingResult:
         launcher = self._launcher
@@ -366,7 +465,10 @@ class _Instance:
         interval = launcher.ping_interval_seconds
         await _sleep_to_beat(interval * random.random(), interval)  # many may have begun together
         while True:
-            result = await ping(launcher.host, leader.port, timeout_seconds=launcher.ping_timeout_seconds)
+            result = await self._ping(leader, launcher.ping_timeout_seconds)
+            # Whoever was away for a while may have been replaced by somebody else.
+            if result.outcome is PingOutcome.OK and health.errors and not await self._listens_alone(leader):
+                result = PingResult(outcome=PingOutcome.FOREIGN)
             now = time.monotonic()
             health = health.after(result.outcome, now)
             if health.is_unhealthy(
@@ -378,7 +480,7 @@ class _Instance:
     async def _ping_phrase(self, result: PingResult) -> str:
         listening: dict[int, set[str]] = {}
         if result.outcome is PingOutcome.REFUSED:
-            living = await self._members()
+            living = await self.members()
             listening = await asyncio.to_thread(procfs.listening_ports, living)
         return failure.ping_phrase(
             result,
@@ -388,11 +490,15 @@ class _Instance:
             listening=listening,
         )
 
-    def _describe_exit(self, leader: Leader, oom_kills: int) -> _Death:
+    async def _describe_exit(self, leader: Leader, oom_kills: int) -> _Death:
         returncode = leader.gone.result()
-        tail = self.log.tail()
+        tail = await self.log.tail()
+        limit = self._launcher.isolation.limits.memory_bytes
         memory = failure.memory_phrase(
-            returncode, kernel_killed=procfs.out_of_memory_kills() > oom_kills, log_tail=tail
+            returncode,
+            kernel_killed=procfs.out_of_memory_kills() > oom_kills,
+            limit_reached=limit if leader.cgroup is not None and leader.cgroup.out_of_memory_kills() else 0,
+            log_tail=tail,
         )
         healthy_seconds = leader.healthy_seconds()
         when = "" if healthy_seconds is not None else " before it passed the ping health check"
@@ -430,7 +536,7 @@ class _Instance:
         finally:
             leader.collect()  # only now may the kernel give its numbers to others
             self.leader_pid = 0
-            self._launcher.ports.give_back(leader.port)
+            self._give_back(leader.port)
 
     def _kill_group(self) -> None:
         if self.leader_pid:
@@ -441,7 +547,7 @@ class _Instance:
         """Kill everything of this instance wherever it went, until nothing is left."""
         deadline = time.monotonic() + _CLEARING_SECONDS
         pause = 0.005
-        while left := await self._members():
+        while left := await self._remains():
             for process in left:
                 procfs.kill(process)
             if time.monotonic() > deadline:
@@ -453,8 +559,21 @@ class _Instance:
             pause = min(pause * 2, 0.2)
             for process in left:
                 procfs.reap(process.pid)
+        if self._cgroup is not None and not self._cgroup.remove():
+            _log.warning("a control group of instance %s cannot be removed", self.spec.instance_id)
+        self._cgroup = None
 
-    async def _members(self) -> list[procfs.Process]:
+    async def _remains(self) -> list[procfs.Process]:
+        """What is to be killed: the instance's processes, and those that hide whose they are."""
+        living = await self.members()
+        if self._cgroup is None and self._launcher.isolation.view is None:
+            living += await self._launcher.adopted()
+        return living
+
+    async def members(self) -> list[procfs.Process]:
+        """The living processes of this instance."""
+        if self._cgroup is not None:
+            return await asyncio.to_thread(procfs.living, self._cgroup.pids())
         return procfs.members(
             await self._launcher.census.take(),
             leader=self.leader_pid,

@@ -2,8 +2,8 @@
 
 An instance is its leader's session and process group, plus whoever carries the instance's two markers in the
 environment it was started with (a daemon that made a session of its own), plus the children of all these. A
-process that leaves the session *and* clears its environment *and* outlives its parent is beyond reach; only
-a real container could hold it.
+process that leaves the session *and* clears its environment *and* outlives its parent becomes our child
+(`become_subreaper`), which is how it is found (`adopted`) where there are no control groups to ask.
 """
 
 import ctypes
@@ -17,6 +17,8 @@ from pathlib import Path
 
 MARKER_VARIABLE = "MOORAGE_DATA_DIR"
 INSTANCE_VARIABLE = "MOORAGE_INSTANCE_ID"
+SERVER_VARIABLE = "MOORAGE_PROCESS"
+"""In the environment of the server's own child processes: its name."""
 
 _PROC = Path("/proc")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -36,6 +38,7 @@ class Process:
     session: int
     marker: str | None
     instance_id: str | None
+    is_server: bool = False
 
     @property
     def is_dead(self) -> bool:
@@ -48,6 +51,28 @@ def processes() -> list[Process]:
     pids = (int(entry.name) for entry in os.scandir(_PROC) if entry.name.isdigit())
     found = (_read(pid) for pid in pids if pid != own)
     return [process for process in found if process is not None]
+
+
+def living(pids: Iterable[int]) -> list[Process]:
+    """Those of these processes that are there and not dead."""
+    found = (_read(pid) for pid in pids)
+    return [process for process in found if process is not None and not process.is_dead]
+
+
+def adopted(everyone: Iterable[Process], *, besides: Collection[int]) -> list[Process]:
+    """The living children of ours that are neither the server's processes, nor leaders (`besides`), nor say whose they
+    are: daemons that hide. None is ours by accident, since whatever we start says that it is the server's."""
+    own = os.getpid()
+    return [
+        process
+        for process in everyone
+        if process.parent == own
+        and not process.is_dead
+        and not process.is_server
+        and process.instance_id is None
+        and process.pid not in besides
+        and process.session not in besides
+    ]
 
 
 def members(everyone: Iterable[Process], *, leader: int, marker: str, instance_id: str) -> list[Process]:
@@ -140,13 +165,33 @@ def dead_children(*, besides: Collection[int]) -> set[tuple[int, int]]:
 
 def listening_ports(of: Sequence[Process]) -> dict[int, set[str]]:
     """TCP ports on which any of these processes listens, each with its addresses as the kernel prints them."""
-    sockets = _listening_sockets()
     found: dict[int, set[str]] = {}
+    sockets = _listening_sockets(of[0].pid) if of else {}
     for process in of:
-        for inode in _socket_inodes(process.pid) & sockets.keys():
+        for inode in (_socket_inodes(process.pid) or set()) & sockets.keys():
             address, port = sockets[inode]
             found.setdefault(port, set()).add(address)
     return found
+
+
+def listen_alone(of: Sequence[Process], port: int) -> bool:
+    """Whether these processes listen on that TCP port, and nobody else in their network does, on whatever address.
+
+    Where the kernel does not let us see their sockets, there is no telling, and it is believed.
+    """
+    if not of:
+        return False
+    held = [_socket_inodes(process.pid) for process in of]
+    if all(inodes is None for inodes in held):
+        return True
+    own = {inode for inodes in held if inodes is not None for inode in inodes}
+    listening = {inode for inode, (_, other) in _listening_sockets(of[0].pid).items() if other == port}
+    return bool(listening) and listening <= own
+
+
+def count_sockets(of: Sequence[Process]) -> int:
+    """How many sockets these processes hold together."""
+    return len({inode for process in of for inode in _socket_inodes(process.pid) or ()})
 
 
 def out_of_memory_kills() -> int:
@@ -174,7 +219,7 @@ def _read(pid: int) -> Process | None:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()  # the name before it may hold blanks and parentheses
     state = fields[0].decode()
-    marker, instance_id = (None, None) if state in "ZX" else _read_markers(pid)
+    markers: dict[str, str] = {} if state in "ZX" else _read_markers(pid)
     return Process(
         pid=pid,
         start_time=int(fields[19]),
@@ -182,30 +227,32 @@ def _read(pid: int) -> Process | None:
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
-        marker=marker,
-        instance_id=instance_id,
+        marker=markers.get(MARKER_VARIABLE),
+        instance_id=markers.get(INSTANCE_VARIABLE),
+        is_server=SERVER_VARIABLE in markers and Path(f"/proc/{pid}").stat().st_uid == os.geteuid(),
     )
 
 
-def _read_markers(pid: int) -> tuple[str | None, str | None]:
+def _read_markers(pid: int) -> dict[str, str]:
     try:
         entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
-        return None, None
+        return {}
     values: dict[str, str] = {}
-    for name in (MARKER_VARIABLE, INSTANCE_VARIABLE):
+    for name in (MARKER_VARIABLE, INSTANCE_VARIABLE, SERVER_VARIABLE):
         prefix = name.encode() + b"="
         for entry in entries:
             if entry.startswith(prefix):
                 values[name] = os.fsdecode(entry[len(prefix) :])
-    return values.get(MARKER_VARIABLE), values.get(INSTANCE_VARIABLE)
+    return values
 
 
-def _listening_sockets() -> dict[str, tuple[str, int]]:
+def _listening_sockets(pid: int) -> dict[str, tuple[str, int]]:
+    """By inode, the address and port of every listening TCP socket in the network of that process."""
     found = {}
     for table in ("tcp", "tcp6"):
         try:
-            lines = (_PROC / "net" / table).read_text().splitlines()[1:]
+            lines = (_PROC / str(pid) / "net" / table).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
@@ -216,7 +263,8 @@ def _listening_sockets() -> dict[str, tuple[str, int]]:
     return found
 
 
-def _socket_inodes(pid: int) -> set[str]:
+def _socket_inodes(pid: int) -> set[str] | None:
+    """The sockets that a process holds; None if that may not be seen."""
     inodes = set()
     try:
         for entry in os.scandir(f"/proc/{pid}/fd"):
@@ -224,6 +272,8 @@ def _socket_inodes(pid: int) -> set[str]:
                 target = os.readlink(entry.path)  # noqa: PTH115 - hundreds of them, and no path is wanted
                 if target.startswith("socket:["):
                     inodes.add(target[8:-1])
+    except PermissionError:
+        return None
     except OSError:
         pass
     return inodes

@@ -37,6 +37,8 @@ class Instance:
     host: str
     port: int
     generation: int
+    network: str = ""
+    """The network namespace in which its host and port are (`moorage.network_namespace`); empty: the machine's."""
     outstanding: int = 0
     retired: bool = False
     """No route names it any more; it is drained once `outstanding` is 0."""
@@ -237,7 +239,9 @@ class RoutingTable:
         instance_id = document["instance_id"]
         instance = self._instances.get(instance_id)
         if instance is None or instance.generation != document["generation"]:
-            instance = Instance(instance_id, document["host"], document["port"], document["generation"])
+            instance = Instance(
+                instance_id, document["host"], document["port"], document["generation"], document["network"]
+            )
             self._instances[instance_id] = instance
         instance.retired = False
         return instance
@@ -266,7 +270,7 @@ def route_document(
     provisioning: bool = False,
 ) -> dict[str, Any]:
     """A route as the controller publishes it. Each variant: `name`, `weight`, `container_hostname` and
-    `instances` (each `instance_id`, `host`, `port`, `generation`)."""
+    `instances` (each `instance_id`, `host`, `port`, `network`, `generation`)."""
     return {
         "account_id": account_id,
         "name": name,
