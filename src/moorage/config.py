@@ -251,6 +251,15 @@ class Settings:
         return self.run_dir / "launcher.sock"
 
     @property
+    def outbound_socket(self) -> Path:
+        return self.run_dir / "outbound.sock"
+
+    @property
+    def resolv_conf_file(self) -> Path:
+        """What containers with a network of their own find as /etc/resolv.conf."""
+        return self.run_dir / "resolv.conf"
+
+    @property
     def s3_socket(self) -> Path:
         return self.run_dir / "s3.sock"
 
@@ -395,6 +404,10 @@ _CONTAINER_CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
     "container_isolation": (
         frozenset({"auto", "bubblewrap", "none"}).__contains__,
         "auto, bubblewrap or none",
+    ),
+    "container_network": (
+        frozenset({"outbound", "isolated", "host"}).__contains__,
+        "outbound, isolated or host",
     ),
     "container_readable_paths": (
         lambda text: all(path.startswith("/") for path in text.split(":") if path),

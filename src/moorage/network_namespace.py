@@ -5,8 +5,8 @@ neighbour, not a user of the machine. A process of ours with the capability CAP_
 entering the namespace for the length of one system call. A socket stays in the namespace that it was made in, so
 everything after that is as for any other socket, at the speed of the loopback interface.
 
-A namespace is named by a process in it, as `<pid>/<start time>`: a pid alone could be given to another process, and its
-namespace would be another instance's. Nothing keeps a namespace but its processes, so a `kill -9` of everything
+A namespace is named by a process in it, as `<pid>/<start time>`: a pid alone could be given to another process, and
+its namespace would be another instance's. Nothing keeps a namespace but its processes, so a `kill -9` of everything
 leaves none behind.
 """
 

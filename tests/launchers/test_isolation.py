@@ -15,7 +15,7 @@ import pytest
 from moorage.launchers import bubblewrap, isolation, procfs
 from moorage.launchers.base import InstanceSpec, InstanceStatus
 from moorage.launchers.bubblewrap import View
-from moorage.launchers.isolation import Isolation, IsolationError, Limits, User
+from moorage.launchers.isolation import Isolation, IsolationError, Limits, Network, User
 from moorage.launchers.process import ProcessLauncher
 
 from .containers import HEALTHY, SERVER, living, log_of, process_launcher, reaches, spec_for
@@ -249,7 +249,9 @@ def decided(directory: Path, **changes: Any) -> Isolation:
     values: dict[str, Any] = {
         "container_user": "",
         "mode": "auto",
+        "network": Network.HOST,
         "limits": Limits(),
+        "shm_bytes": 0,
         "readable_paths": (),
         "data_dir": directory,
         "run_dir": directory / "run",
@@ -327,7 +329,6 @@ def test_a_view_shows_what_a_command_names_and_not_the_directory_around_the_data
     arguments = bubblewrap.command(
         View(hidden=(data_dir,)),
         ("python3", str(program), f"--library={library}"),
-        path=os.defpath,
         base_dir=str(data_dir / "instances" / "i-1"),
         keep_user=True,
     )

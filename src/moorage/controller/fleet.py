@@ -39,6 +39,7 @@ class VariantPlan:
     variant: Definition
     model: Definition
     container: Definition
+    network_isolation: bool = False
 
     @property
     def name(self) -> str:
@@ -131,7 +132,14 @@ def _variants(config: Definition, models: Mapping[str, Definition]) -> tuple[Var
     plans = []
     for variant in config["ProductionVariants"]:
         model = models[variant["ModelName"]]
-        plans.append(VariantPlan(variant=variant, model=model, container=_only_container(variant, model)))
+        plans.append(
+            VariantPlan(
+                variant=variant,
+                model=model,
+                container=_only_container(variant, model),
+                network_isolation=any(each.get("EnableNetworkIsolation") for each in (config, model)),
+            )
+        )
     return tuple(plans)
 
 
@@ -229,6 +237,7 @@ class InstanceWorkshop:
                     "ContainerStartupHealthCheckTimeoutInSeconds", self._settings.startup_timeout_seconds
                 )
             ),
+            network_isolation=plan.network_isolation,
             cache_dir=cache_dir,
             keep_trying=keep_trying,
         )

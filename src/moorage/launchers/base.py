@@ -15,9 +15,10 @@ from typing import Protocol
 class InstanceSpec:
     """Everything needed to start an instance, and to tell later what it was started for.
 
-    `argv` is the container's command line, `{port}` in it the port to listen on, and `environment` what the container sees besides the platform's
-    variables (`SAGEMAKER_BIND_TO_PORT` and its kin), which the launcher adds. `base_dir` is the instance's own
-    directory, standing for `/opt/ml`: the model is already unpacked in `<base_dir>/model`. Times in seconds.
+    `argv` is the container's command line, `{port}` in it the port to listen on, and `environment` what the
+    container sees besides the platform's variables (`SAGEMAKER_BIND_TO_PORT` and its kin), which the launcher adds.
+    `base_dir` is the instance's own directory, standing for `/opt/ml`: the model is already unpacked in
+    `<base_dir>/model`. Times in seconds.
     """
 
     instance_id: str
@@ -56,8 +57,8 @@ class InstanceState:
 
     `host`/`port` is where the container answers; the port is 0 until one was chosen and may change with a restart.
     `network` names the network namespace of the container in which that is (`moorage.network_namespace`), and is
-    empty where it is the machine's. `failure` is a sentence for people: what happened, and the last lines of the log. `generation`
-    grows with every start of the container, `restarts` counts the deaths.
+    empty where it is the machine's. `failure` is a sentence for people: what happened, and the last lines of the
+    log. `generation` grows with every start of the container, `restarts` counts the deaths.
     """
 
     spec: InstanceSpec

@@ -5,8 +5,8 @@ processes of an instance together and counts everything: files in memory, `/dev/
 who belongs to an instance: no process leaves its group by itself.
 
 Both versions are used as they are found. A group is made for each start of an instance, beside the server's own; its
-first process enters it before it runs anything else. A group of processes that are gone keeps nothing and hurts nobody;
-what a server that was killed left behind is removed at the next start (`Cgroups.sweep`).
+first process enters it before it runs anything else. A group of processes that are gone keeps nothing and hurts
+nobody; what a server that was killed left behind is removed at the next start (`Cgroups.sweep`).
 """
 
 import errno
@@ -69,7 +69,8 @@ def find_hierarchies(membership: str, mounts: str) -> tuple[Hierarchy, ...]:
 
 
 def _below(mount_point: str, root: str, group: str) -> Path:
-    """The directory of a group. `root` is the group at the mount point: not `/` where a container was given a part."""
+    """The directory of a group. `root` is the group at the mount point: not `/` where a container was given a
+    part."""
     inside = group.removeprefix(root) if root != "/" else group
     return Path(mount_point + ("/" + inside.strip("/") if inside.strip("/") else ""))
 
@@ -207,8 +208,8 @@ def _offered(hierarchy: Hierarchy) -> Hierarchy:
     """A version 2 hierarchy, and the controllers that groups made in it have.
 
     A group that passes controllers on has no processes of its own, so the server moves itself to a group beside its
-    instances first. Where others are in its group it leaves that alone, and makes its groups at the top, which may have
-    processes and has passed on its controllers already (systemd sees to that).
+    instances first. Where others are in its group it leaves that alone, and makes its groups at the top, which may
+    have processes and has passed on its controllers already (systemd sees to that).
     """
     own = hierarchy.directory
     if own != hierarchy.top and _pids(own) == {os.getpid()}:

@@ -32,7 +32,9 @@ def memory_phrase(
     """Why it may have died, if memory is a likely answer; else empty. `limit_reached`: the limit in bytes at which
     the kernel killed a process of it, or 0."""
     if limit_reached:
-        return f" — it reached its limit of {limit_reached} bytes of memory (setting container_max_memory_bytes)"
+        return (
+            f" — it reached its limit of {limit_reached} bytes of memory (setting container_max_memory_bytes)"
+        )
     if returncode == -signal.SIGKILL and kernel_killed:
         return " — the kernel's out-of-memory killer was active"
     if returncode != 0 and any(line.startswith("MemoryError") for line in log_tail):

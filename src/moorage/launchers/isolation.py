@@ -183,6 +183,8 @@ def decide(
             _log.warning("containers run as root, since %s", obstacle)
     network, why_no_network = _network(network)
     groups, why_no_groups = cgroups.find_usable(marker=str(data_dir))
+    if groups is not None and (left := groups.sweep()):
+        _log.warning("killed %d processes that an earlier run had left in control groups", left)
     isolation = Isolation(
         user=user,
         own_users=own_users,
@@ -334,7 +336,9 @@ def _tell_of_groups(isolation: Isolation, why_missing: str) -> None:
             why_missing,
         )
     elif why_missing:
-        _log.warning("containers have control groups for %s only: %s", isolation.cgroups.controllers, why_missing)
+        _log.warning(
+            "containers have control groups for %s only: %s", isolation.cgroups.controllers, why_missing
+        )
 
 
 def _tell(isolation: Isolation, why_no_view: str) -> None:

@@ -1,16 +1,16 @@
 """The leader of an instance: the process that stands for the container's PID 1, from its start to its end.
 
-**The launch chain** is what runs before the container's command does, as the server's own user: a shell that enters the
-control groups, bubblewrap if there is a view, and a few lines of Python, `_TRAMPOLINE`, that set limits, change the user
-and become the command. It has a fixed environment, absolute paths and `/` as its directory. What a model says (its
-environment, its directory, the command's search path) is in a file in memory that only the trampoline reads, and acts
-only after the change of user: a variable such as LD_PRELOAD would otherwise be code run as root.
+**The launch chain** is what runs before the container's command does, as the server's own user: a shell that enters
+the control groups, bubblewrap if there is a view, and a few lines of Python, `_TRAMPOLINE`, that set limits, change
+the user and become the command. It has a fixed environment, absolute paths and `/` as its directory. What a model
+says (its environment, its directory, the command's search path) is in a file in memory that only the trampoline
+reads, and acts only after the change of user: a variable such as LD_PRELOAD would otherwise be code run as root.
 
-* It is started by `subprocess` without `preexec_fn` (which is unsafe beside threads, and slow: it forbids vfork). That
-  costs some 15 ms and no thread, with a view some 12 ms more. The prepared process dies with this one
+* It is started by `subprocess` without `preexec_fn` (which is unsafe beside threads, and slow: it forbids vfork).
+  That costs some 15 ms and no thread, with a view some 12 ms more. The prepared process dies with this one
   (PR_SET_PDEATHSIG); the kernel ties that to the *thread* that forked, so call this in the main thread.
 * With a network of its own the chain is started in a new network namespace, which lasts as long as the instance's
-  processes do.
+  processes do. The trampoline waits until the namespace is complete (`Leader.release`).
 * Its death is noticed through a pidfd, at once and without polling. It stays a zombie until `collect`, so that its
   numbers (pid, process group, session) cannot be given to others while its group is still being killed.
 """
@@ -38,16 +38,19 @@ _ENTER: Final = (
     'umask 022; test "$PPID" = "$0" || exit 1; '
     'while test "$1" != --; do echo 0 >"$1" || exit 1; shift; done; shift; exec "$@"'
 )
-"""The shell's part. Arguments: our pid, the files that it writes to, `--`, the rest of the chain. A parent that is gone
-can take nobody with it any more."""
+"""The shell's part. Arguments: our pid, the files that it writes to, `--`, the rest of the chain. A parent that is
+gone can take nobody with it any more."""
 
 # Python ignores SIGPIPE and SIGXFSZ, and bubblewrap's shell SIGTERM; a new program would inherit that. 1 is
-# PR_SET_PDEATHSIG, which a change of the user clears; 38 is PR_SET_NO_NEW_PRIVS, 22 PR_SET_SECCOMP with 2 for a filter.
-# In a view, bwrap has seen to these and `parent` is 0. A parent that died before the call cannot send the signal any
-# more, hence the look at getppid. When memory runs out the kernel is to prefer a container to the platform
+# PR_SET_PDEATHSIG, which a change of the user clears; 38 is PR_SET_NO_NEW_PRIVS, 22 PR_SET_SECCOMP with 2 for a
+# filter. In a view, bwrap has seen to these and `parent` is 0. A parent that died before the call cannot send the
+# signal any more, hence the look at getppid. When memory runs out the kernel is to prefer a container to the platform
 # (oom_score_adj).
 _TRAMPOLINE: Final = """
 import marshal, os, resource, signal, sys
+gate = int(sys.argv[2])
+os.read(gate, 1)
+os.close(gate)
 with open(int(sys.argv[1]), "rb") as file:
     parent, uid, gid, limits, seccomp, directory, argv, environment = marshal.load(file)
 for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
@@ -88,7 +91,10 @@ try:
     os.chdir(directory)
     os.execvpe(argv[0], argv, environment)
 except OSError as error:
-    os.write(2, f"cannot execute {argv[0]}: {error.strerror}\\n".encode())
+    why = error.strerror
+    if "/" not in argv[0] and isinstance(error, FileNotFoundError):
+        why = f"it was not found in the PATH {environment.get('PATH')}"
+    os.write(2, f"cannot execute {argv[0]}: {why}\\n".encode())
     os._exit(127)
 """
 
@@ -111,6 +117,7 @@ class Leader:
         in_view: bool,
         has_network: bool,
         cgroup: Cgroup | None,
+        gate: int,
     ) -> None:
         self.pid = process.pid
         self.port = port
@@ -120,10 +127,17 @@ class Leader:
         self.healthy_since: float | None = None
         self._process = process
         self._in_view = in_view
+        self._gate = gate
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[int] = self._loop.create_future()
         self._descriptor = os.pidfd_open(process.pid)
         self._loop.add_reader(self._descriptor, self._on_death)
+
+    def release(self) -> None:
+        """Let the container's command begin. Until then the launch chain waits before it. Again is allowed."""
+        if self._gate >= 0:
+            os.close(self._gate)
+            self._gate = -1
 
     def age(self) -> float:
         return time.monotonic() - self.started
@@ -132,6 +146,7 @@ class Leader:
         return None if self.healthy_since is None else time.monotonic() - self.healthy_since
 
     def collect(self) -> None:
+        self.release()
         self._process.wait()
 
     def _on_death(self) -> None:
@@ -172,18 +187,23 @@ def start_leader(
                 undo.callback(cgroup.remove)
             prepared = _in_memory(_document(spec, argv, environment, user, isolation))
             descriptors.callback(os.close, prepared)
-            seccomp = _in_memory(isolation.seccomp)
-            descriptors.callback(os.close, seccomp)
+            waits, gate = os.pipe2(os.O_CLOEXEC)
+            descriptors.callback(os.close, waits)
+            undo.callback(os.close, gate)
+            passed_on = [prepared, waits]
+            if isolation.view is not None and isolation.seccomp:
+                passed_on.append(_in_memory(isolation.seccomp))
+                descriptors.callback(os.close, passed_on[-1])
             has_network = isolation.has_own_network(spec)
             with network_namespace.new_namespace() if has_network else nullcontext():
                 process = subprocess.Popen(
-                    _chain(spec, argv, user, isolation, cgroup, prepared, seccomp),
+                    _chain(spec, argv, user, isolation, cgroup, *passed_on),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     cwd="/",
                     env=_chain_environment(environment),
-                    pass_fds=(prepared, seccomp),
+                    pass_fds=passed_on,
                     start_new_session=True,
                 )
         except (OSError, ValueError) as error:
@@ -195,6 +215,7 @@ def start_leader(
                 in_view=isolation.view is not None,
                 has_network=has_network,
                 cgroup=cgroup,
+                gate=gate,
             )
         except OSError as error:
             process.kill()
@@ -211,10 +232,11 @@ def _chain(
     isolation: Isolation,
     cgroup: Cgroup | None,
     prepared: int,
-    seccomp: int,
+    gate: int,
+    seccomp: int | None = None,
 ) -> list[str]:
     enter = [str(os.getpid()), *(cgroup.membership_files if cgroup is not None else ()), "--"]
-    trampoline = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(prepared)]
+    trampoline = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(prepared), str(gate)]
     if isolation.view is None:
         return ["/bin/sh", "-c", _ENTER, *enter, *trampoline]
     view = bubblewrap.command(
@@ -223,7 +245,7 @@ def _chain(
         base_dir=spec.base_dir,
         cache_dir=spec.cache_dir,
         keep_user=user is None,
-        seccomp=seccomp if isolation.seccomp else None,
+        seccomp=seccomp,
     )
     # The signals for the whole process group would end bwrap before the container could finish.
     return ["/bin/sh", "-c", f'trap "" TERM; {_ENTER}', *enter, *view, *trampoline]

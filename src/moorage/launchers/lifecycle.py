@@ -94,9 +94,9 @@ class Health:
 class Elsewhere:
     """What is known, while a container starts, of its listening on other ports than its own.
 
-    Other ports alone mean little: servers open them for themselves, some long before the one for their callers. One that
-    answers `/ping` there serves its callers on the wrong port, and waiting will not change it: 30 seconds are enough.
-    Ages are in seconds since the start.
+    Other ports alone mean little: servers open them for themselves, some long before the one for their callers. One
+    that answers `/ping` there serves its callers on the wrong port, and waiting will not change it: 30 seconds are
+    enough. Ages are in seconds since the start.
     """
 
     seen: bool = False

@@ -1,7 +1,8 @@
 """Reads what containers print and writes their logs, in a thread of its own.
 
-A disk that is slow then delays logs and nothing else. A container that prints faster than its budget is read more slowly
-than it prints, so that it waits for us and not the others, and what is beyond the budget is left out and counted.
+A disk that is slow then delays logs and nothing else. A container that prints faster than its budget is read more
+slowly than it prints, so that it waits for us and not the others, and what is beyond the budget is left out and
+counted.
 """
 
 import asyncio
@@ -57,11 +58,14 @@ class LogCollector:
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """Carry out what was submitted, then end."""
-        if self._thread is not None:
+        """Carry out what was submitted, then end. Once is enough, and again is allowed."""
+        if self._closed:
+            return
+        if self._thread is None:
+            self._closed = True
+        else:
             self.submit(self._end)
             self._thread.join()
-            self._thread = None
         self.selector.close()
         os.close(self._wake)
 

@@ -1,8 +1,8 @@
 """The log of an instance: what its processes print, and Moorage's own lines between.
 
-The file is the server's alone. A container has the writing end of a pipe, so it cannot cut the file, read it, or write
-lines that look like the server's: a line of the server begins with `OWN_PREFIX`, and one of a container that begins so
-is given a blank in front. The newest `limit_bytes` are kept, in the file and in `<file>.1`.
+The file is the server's alone. A container has the writing end of a pipe, so it cannot cut the file, read it, or
+write lines that look like the server's: a line of the server begins with `OWN_PREFIX`, and one of a container that
+begins so is given a blank in front. The newest `limit_bytes` are kept, in the file and in `<file>.1`.
 """
 
 import os
@@ -99,7 +99,9 @@ class LogFile:
         if data:
             self._is_line_start = data.endswith(b"\n")
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
-            self._append(data)
+            piece = max(1, self._limit_bytes // 2)
+            for start in range(0, len(data), piece):
+                self._append(data[start : start + piece])
 
     def note(self, text: str) -> None:
         """Append a line of our own."""

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from moorage.launchers import failure, lifecycle, procfs
-from moorage.launchers.cgroups import Cgroup
 from moorage.launchers.base import InstanceSpec, InstanceState, InstanceStatus, LauncherError
 from moorage.launchers.board import StateBoard
+from moorage.launchers.cgroups import Cgroup
 from moorage.launchers.isolation import NO_ISOLATION, Isolation, Network
 from moorage.launchers.leader import CannotStart, Leader, start_leader
 from moorage.launchers.lifecycle import Health, PingOutcome
@@ -37,6 +37,7 @@ from moorage.launchers.log_collector import LogCollector
 from moorage.launchers.ping import PingResult, ping
 from moorage.launchers.ports import OWN_NETWORK_PORT, PORTS_PER_INSTANCE, NoFreePort, Ports
 from moorage.launchers.procfs import become_subreaper, sweep
+from moorage.outbound.client import OutboundClient
 
 __all__ = ["ProcessLauncher", "become_subreaper", "sweep"]
 
@@ -70,7 +71,8 @@ class ProcessLauncher:
 
     A container that answers /ping with an error, or not at all because its port is closed, is replaced after
     `unhealthy_after` such pings in a row; one that just does not answer in time (it may be busy) after
-    `silent_seconds`. Of each log the newest `log_limit_bytes` are kept. `isolation` fences containers in.
+    `silent_seconds`. Of each log the newest `log_limit_bytes` are kept. `isolation` fences containers in. `outbound` lets those with
+    a network of their own call out.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class ProcessLauncher:
         log_limit_bytes: int = 64 * _MIB,
         log_rate: float = _MIB,
         isolation: Isolation = NO_ISOLATION,
+        outbound: OutboundClient | None = None,
     ) -> None:
         self.marker = marker
         self.host = host
@@ -97,6 +100,7 @@ class ProcessLauncher:
         self.unhealthy_after = unhealthy_after
         self.silent_seconds = silent_seconds
         self.isolation = isolation
+        self.outbound = outbound
         self.logs = LogCollector(limit_bytes=log_limit_bytes, rate=log_rate)
         self.board = StateBoard()
         self.ports = Ports(host)
@@ -326,6 +330,8 @@ class _Instance:
         self._cgroup = leader.cgroup
         try:
             self._post(InstanceStatus.STARTING, port=leader.port, network=leader.network)
+            await self._let_call_out(leader)
+            leader.release()
             return await self._attend(leader, oom_kills)
         finally:
             self._kill_group()
@@ -355,8 +361,17 @@ class _Instance:
             log_tail=await self.log.tail(),
         )
 
+    async def _let_call_out(self, leader: Leader) -> None:
+        outbound = self._launcher.outbound
+        if outbound is not None and leader.network and not self.spec.network_isolation:
+            try:
+                await outbound.attach(leader.network)
+            except OSError as error:
+                self.log.note(f"instance {self.spec.instance_id} cannot call out: {error.strerror or error}")
+
     async def _take_port(self) -> int:
-        """A free port. A shortage passes, so it is waited out; the time that a container has for its start begins later."""
+        """A free port. A shortage passes, so it is waited out; the time that a container has for its start begins
+        later."""
         if self._launcher.isolation.network is not Network.HOST:
             return OWN_NETWORK_PORT
         said = False
@@ -442,7 +457,8 @@ class _Instance:
         return await asyncio.to_thread(procfs.listen_alone, members, leader.port)
 
     async def _look_elsewhere(self, leader: Leader, before: lifecycle.Elsewhere) -> bool:
-        """Whether the container answers /ping on another port than its own. The log says which ports it has opened."""
+        """Whether the container answers /ping on another port than its own. The log says which ports it has
+        opened."""
         members = await self.members()
         ports = sorted(await asyncio.to_thread(procfs.listening_ports, members))
         if ports and not before.seen:
@@ -534,6 +550,8 @@ class _Instance:
         try:
             await self._clear()
         finally:
+            if self._launcher.outbound is not None:
+                self._launcher.outbound.detach(leader.network)
             leader.collect()  # only now may the kernel give its numbers to others
             self.leader_pid = 0
             self._give_back(leader.port)

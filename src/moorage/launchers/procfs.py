@@ -60,8 +60,8 @@ def living(pids: Iterable[int]) -> list[Process]:
 
 
 def adopted(everyone: Iterable[Process], *, besides: Collection[int]) -> list[Process]:
-    """The living children of ours that are neither the server's processes, nor leaders (`besides`), nor say whose they
-    are: daemons that hide. None is ours by accident, since whatever we start says that it is the server's."""
+    """The living children of ours that are neither the server's processes, nor leaders (`besides`), nor say whose
+    they are: daemons that hide. None is ours by accident, since whatever we start says that it is the server's."""
     own = os.getpid()
     return [
         process

@@ -1,8 +1,9 @@
 """A system call filter for containers: they make no user namespaces.
 
-In a user namespace of its own a process has every capability, and with it reaches code of the kernel that is otherwise
-root's alone. The filter is what container engines use by default for this: `unshare` and `clone` with CLONE_NEWUSER
-answer EPERM, and `clone3`, whose flags a filter cannot see, ENOSYS, upon which libc falls back to `clone`.
+In a user namespace of its own a process has every capability, and with it reaches code of the kernel that is
+otherwise root's alone. The filter is what container engines use by default for this: `unshare` and `clone` with
+CLONE_NEWUSER answer EPERM, and `clone3`, whose flags a filter cannot see, ENOSYS, upon which libc falls back to
+`clone`.
 """
 
 import platform
@@ -32,7 +33,8 @@ _NEVER: Final = 0xFFFFFFFF
 
 
 class _Calls(NamedTuple):
-    """Numbers of an architecture: itself (AUDIT_ARCH_*), its system calls, and the first number that is not its own."""
+    """Numbers of an architecture: itself (AUDIT_ARCH_*), its system calls, and the first number that is not its
+    own."""
 
     architecture: int
     unshare: int

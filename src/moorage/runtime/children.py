@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from moorage.launchers.procfs import SERVER_VARIABLE
 from moorage.runtime.child_output import TakeLine, follow
 
 _BACKOFF_SECONDS = (0.05, 0.2, 1.0, 5.0)
@@ -103,7 +104,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=None if self._take_line is None else asyncio.subprocess.PIPE,
                 stderr=None if self._take_line is None else asyncio.subprocess.STDOUT,
-                env=self.environment,
+                env={**self.environment, SERVER_VARIABLE: self.name},
                 pass_fds=self._pass_fds,
                 start_new_session=True,  # a ^C in the terminal is the parent's to pass on
             )

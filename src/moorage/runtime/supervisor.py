@@ -24,7 +24,7 @@ from moorage.audit import AuditLog
 from moorage.auth.credentials import read_or_create_root_key
 from moorage.config import Settings
 from moorage.launchers import isolation
-from moorage.launchers.isolation import Isolation, IsolationError, Limits
+from moorage.launchers.isolation import Isolation, IsolationError, Limits, Network
 from moorage.launchers.process import ProcessLauncher, become_subreaper, sweep
 from moorage.launchers.remote import LauncherServer
 from moorage.runtime.child_output import log_s3_line
@@ -120,6 +120,8 @@ class _Supervisor:
             region=settings.region,
             stop_timeout_seconds=settings.stop_timeout_seconds,
             isolation=await asyncio.to_thread(_isolation, settings),
+            log_limit_bytes=settings.container_log_bytes,
+            log_rate=settings.container_log_bytes_per_second,
         )
         stack.push_async_callback(self._close_launcher, launcher)
         launcher_server = LauncherServer(launcher, settings.launcher_socket)
@@ -354,6 +356,8 @@ def _isolation(settings: Settings) -> Isolation:
         return isolation.decide(
             container_user=settings.container_user,
             mode=settings.container_isolation,
+            network=Network(settings.container_network),
+            shm_bytes=settings.container_shm_bytes,
             limits=Limits(
                 open_files=settings.container_max_open_files,
                 processes=settings.container_max_processes,
