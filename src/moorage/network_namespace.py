@@ -80,12 +80,15 @@ def socket_in(name: str, family: int = socket.AF_INET, kind: int = socket.SOCK_S
 @contextmanager
 def entered(descriptor: int) -> Iterator[None]:
     """The calling thread is in that namespace until the block ends. Do not await in it."""
-    own = _own_namespace()
-    _set_namespace(descriptor)
+    own = _namespace_of_thread()
     try:
-        yield
+        _set_namespace(descriptor)
+        try:
+            yield
+        finally:
+            _return_to(own)
     finally:
-        _return_to(own)
+        os.close(own)
 
 
 @contextmanager
@@ -98,15 +101,28 @@ def new_namespace() -> Iterator[None]:
     Raises:
         OSError: none may be made here.
     """
-    own = _own_namespace()
+    own = _namespace_of_thread()
+    try:
+        enter_new_namespace()
+        try:
+            yield
+        finally:
+            _return_to(own)
+    finally:
+        os.close(own)
+
+
+def enter_new_namespace() -> None:
+    """The calling thread is in a new network namespace from now on. Its loopback interface is up.
+
+    Raises:
+        OSError: none may be made here.
+    """
     if _libc().unshare(CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    try:
-        _bring_up_loopback()
-        yield
-    finally:
-        _return_to(own)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
 def why_unusable() -> str | None:
@@ -119,11 +135,6 @@ def why_unusable() -> str | None:
             return "only root can make network namespaces and reach into them"
         return f"no network namespace can be made ({error.strerror})"
     return None
-
-
-def _bring_up_loopback() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
 def _start_time(directory: int) -> str:
@@ -140,8 +151,7 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-@cache
-def _own_namespace() -> int:
+def _namespace_of_thread() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -156,5 +166,5 @@ def _return_to(own: int) -> None:
         _set_namespace(own)
     except OSError as error:
         # To go on in an instance's network would hand it whatever is connected or listened to next.
-        print(f"cannot leave the network namespace of an instance: {error.strerror}", file=sys.stderr)
+        print(f"cannot leave a network namespace: {error.strerror}", file=sys.stderr)
         os._exit(os.EX_OSERR)

@@ -240,7 +240,11 @@ class RoutingTable:
         instance = self._instances.get(instance_id)
         if instance is None or instance.generation != document["generation"]:
             instance = Instance(
-                instance_id, document["host"], document["port"], document["generation"], document["network"]
+                instance_id,
+                document["host"],
+                document["port"],
+                document["generation"],
+                document.get("network", ""),
             )
             self._instances[instance_id] = instance
         instance.retired = False
@@ -270,7 +274,7 @@ def route_document(
     provisioning: bool = False,
 ) -> dict[str, Any]:
     """A route as the controller publishes it. Each variant: `name`, `weight`, `container_hostname` and
-    `instances` (each `instance_id`, `host`, `port`, `network`, `generation`)."""
+    `instances` (each `instance_id`, `host`, `port`, `generation`, and `network` unless it is the machine's)."""
     return {
         "account_id": account_id,
         "name": name,

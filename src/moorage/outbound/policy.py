@@ -1,0 +1,71 @@
+"""Which address an instance has, and where its calls may go. Decisions only."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+SERVER_ADDRESS: Final = "198.18.0.1"
+"""How instances call the server: the other end of each one's link. The network is the one that RFC 2544 sets aside for
+tests of devices, so no machine that an instance would call is in it."""
+_NETWORK: Final = ipaddress.ip_network("198.18.0.0/15")
+_FIRST: Final = 2
+MAX_INSTANCES: Final = _NETWORK.num_addresses - _FIRST - 1
+DNS_PORT: Final = 53
+
+Address = tuple[str, int]
+
+_REFUSED: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8",
+        "127.0.0.0/8",  # the machine's own services
+        "169.254.0.0/16",  # a cloud's metadata service, which hands out the machine's credentials
+        "198.18.0.0/15",  # other instances
+        "224.0.0.0/3",  # to many
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """`server` is where the server listens, by its port at `SERVER_ADDRESS`; `name_servers` are the machine's."""
+
+    server: Address
+    server_port: int
+    name_servers: Sequence[str] = ()
+
+    def destination(self, host: str, port: int) -> Address | None:
+        """Where a call to this address is connected to; None if it may not be made."""
+        if host == SERVER_ADDRESS:
+            if port == self.server_port:
+                return self.server
+            if port == DNS_PORT and self.name_servers:
+                return self.name_servers[0], DNS_PORT
+            return None
+        address = ipaddress.ip_address(host)
+        return None if any(address in network for network in _REFUSED) else (host, port)
+
+
+def address_of(number: int) -> str:
+    """The address of the instance with that number, from 0.
+
+    Raises:
+        ValueError: there are no more than `MAX_INSTANCES`.
+    """
+    if not 0 <= number < MAX_INSTANCES:
+        raise ValueError(f"there is no address for instance number {number}")
+    return str(_NETWORK[number + _FIRST])
+
+
+def name_servers(resolv_conf: str) -> tuple[str, ...]:
+    """The name servers in a `resolv.conf` that can be asked over IPv4."""
+    words = (line.split() for line in resolv_conf.splitlines())
+    found = [each[1] for each in words if len(each) > 1 and each[0] == "nameserver"]
+    return tuple(each for each in found if ":" not in each)
+
+
+def resolv_conf(machines: str) -> str:
+    """What instances find as `/etc/resolv.conf`: the machine's, but for where the name servers are."""
+    kept = [line for line in machines.splitlines() if line.split()[:1] not in (["nameserver"], [])]
+    return "\n".join([f"nameserver {SERVER_ADDRESS}", *kept, ""])

@@ -1,0 +1,73 @@
+"""The process that carries the calls of instances out of their networks: `python -m moorage.runtime.outbound_process`.
+
+Settings are in `MOORAGE_SETTINGS`, the server's own URL in `MOORAGE_URL`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import uvloop
+
+from moorage.config import Settings
+from moorage.outbound.links import Links
+from moorage.outbound.policy import Policy, name_servers
+from moorage.outbound.relay import Relay
+from moorage.outbound.service import serve
+from moorage.runtime import logs
+
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
+
+
+class _CurrentPolicy:
+    """With the machine's name servers as they are now: they change when a laptop changes its network."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._server = (parts.hostname or "127.0.0.1", parts.port or 80)
+        self._read_at = -1
+        self._policy = Policy(server=self._server, server_port=self._server[1])
+
+    def __call__(self) -> Policy:
+        try:
+            changed_at = _RESOLV_CONF.stat().st_mtime_ns
+            if changed_at != self._read_at:
+                self._policy = Policy(
+                    server=self._server,
+                    server_port=self._server[1],
+                    name_servers=name_servers(_RESOLV_CONF.read_text(errors="replace")),
+                )
+                self._read_at = changed_at
+        except FileNotFoundError:
+            return self._policy
+        return self._policy
+
+
+async def run(settings: Settings, url: str) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    links = Links()
+    await links.open()
+    relay = Relay(_CurrentPolicy(url))
+    await relay.serve(links.listener, links.resolver)
+    server = await serve(links, settings.outbound_socket)
+    await stopped.wait()
+    server.close()
+    await relay.close()
+
+
+def main() -> int:
+    logs.configure("outbound")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
+    uvloop.run(run(settings, os.environ["MOORAGE_URL"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
