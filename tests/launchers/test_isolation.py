@@ -255,6 +255,7 @@ def decided(directory: Path, **changes: Any) -> Isolation:
         "readable_paths": (),
         "data_dir": directory,
         "run_dir": directory / "run",
+        "resolv_conf_file": directory / "resolv.conf",
     }
     return isolation.decide(**(values | changes))
 

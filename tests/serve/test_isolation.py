@@ -174,7 +174,8 @@ def test_its_environment_has_nothing_of_the_servers(server: MoorageServer) -> No
     assert [name for name in environment if name.startswith("MOORAGE_")] == [
         name
         for name in environment
-        if name in ("MOORAGE_DATA_DIR", "MOORAGE_INSTANCE_ID", "MOORAGE_ENVIRONMENTS_DIR")
+        if name
+        in ("MOORAGE_DATA_DIR", "MOORAGE_INSTANCE_ID", "MOORAGE_ENVIRONMENTS_DIR", "MOORAGE_ENDPOINT_URL")
     ]
 
 

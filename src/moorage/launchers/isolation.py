@@ -31,6 +31,7 @@ from moorage.launchers import bubblewrap, cgroups, seccomp
 from moorage.launchers.base import InstanceSpec
 from moorage.launchers.bubblewrap import View
 from moorage.launchers.cgroups import Cgroup, Cgroups
+from moorage.outbound.policy import name_servers, resolv_conf
 
 _log = logging.getLogger(__name__)
 
@@ -153,11 +154,13 @@ def decide(
     readable_paths: Sequence[Path],
     data_dir: Path,
     run_dir: Path,
+    resolv_conf_file: Path,
 ) -> Isolation:
     """Find out what this machine can do, say in the log what that leaves open, and close the data directory.
 
     `mode` is `auto`, `bubblewrap` or `none`. Takes some 50 ms: it starts a program the way containers are started.
-    A `network` that cannot be made is replaced by the machine's, unless it is `isolated`.
+    A `network` that cannot be made is replaced by the machine's, unless it is `isolated`. `resolv_conf_file` is
+    made, for containers that call out of one of their own.
 
     Raises:
         IsolationError: what the settings ask for cannot be had here.
@@ -181,7 +184,11 @@ def decide(
             own_users = fenced = False
             _close(data_dir, enterable=False)
             _log.warning("containers run as root, since %s", obstacle)
-    network, why_no_network = _network(network)
+    network, why_no_network = _network(network, has_view=view is not None)
+    if network is Network.OUTBOUND and view is not None:
+        resolv_conf_file.write_text(resolv_conf(_machines_resolv_conf()))
+        resolv_conf_file.chmod(0o644)
+        view = replace(view, resolver=resolv_conf_file)
     groups, why_no_groups = cgroups.find_usable(marker=str(data_dir))
     if groups is not None and (left := groups.sweep()):
         _log.warning("killed %d processes that an earlier run had left in control groups", left)
@@ -208,16 +215,27 @@ def _view(*, hidden: tuple[Path, ...], readable: tuple[Path, ...], shm_bytes: in
     return view
 
 
-def _network(wanted: Network) -> tuple[Network, str]:
+def _network(wanted: Network, *, has_view: bool) -> tuple[Network, str]:
     """The network that containers get, and why it is not the one that is wanted (empty: it is)."""
     if wanted is Network.HOST:
         return wanted, ""
     why_none = network_namespace.why_unusable()
+    if why_none is None and wanted is Network.OUTBOUND and not has_view:
+        servers = name_servers(_machines_resolv_conf())
+        if servers and all(server.startswith("127.") for server in servers):
+            why_none = "without bubblewrap they see the machine's name server, which is at a loopback address"
     if why_none is None:
         return wanted, ""
     if wanted is Network.ISOLATED:
         raise IsolationError(f"container_network is isolated, but {why_none}.")
     return Network.HOST, why_none
+
+
+def _machines_resolv_conf() -> str:
+    try:
+        return Path("/etc/resolv.conf").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _users(setting: str) -> tuple[User | None, bool]:

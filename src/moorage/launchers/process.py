@@ -71,8 +71,8 @@ class ProcessLauncher:
 
     A container that answers /ping with an error, or not at all because its port is closed, is replaced after
     `unhealthy_after` such pings in a row; one that just does not answer in time (it may be busy) after
-    `silent_seconds`. Of each log the newest `log_limit_bytes` are kept. `isolation` fences containers in. `outbound` lets those with
-    a network of their own call out.
+    `silent_seconds`. Of each log the newest `log_limit_bytes` are kept. `isolation` fences containers in. `outbound`
+    lets those with a network of their own call out.
     """
 
     def __init__(

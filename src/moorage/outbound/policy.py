@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 SERVER_ADDRESS: Final = "198.18.0.1"
-"""How instances call the server: the other end of each one's link. The network is the one that RFC 2544 sets aside for
-tests of devices, so no machine that an instance would call is in it."""
+"""How instances call the server: the other end of each one's link. The network is the one that RFC 2544 sets aside
+for tests of devices, so no machine that an instance would call is in it."""
 _NETWORK: Final = ipaddress.ip_network("198.18.0.0/15")
 _FIRST: Final = 2
 MAX_INSTANCES: Final = _NETWORK.num_addresses - _FIRST - 1

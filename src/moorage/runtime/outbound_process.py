@@ -1,4 +1,5 @@
-"""The process that carries the calls of instances out of their networks: `python -m moorage.runtime.outbound_process`.
+"""The process that carries the calls of instances out of their networks: `python -m
+moorage.runtime.outbound_process`.
 
 Settings are in `MOORAGE_SETTINGS`, the server's own URL in `MOORAGE_URL`.
 """

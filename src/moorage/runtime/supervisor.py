@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from moorage.audit import AuditLog
 from moorage.auth.credentials import read_or_create_root_key
@@ -27,6 +28,8 @@ from moorage.launchers import isolation
 from moorage.launchers.isolation import Isolation, IsolationError, Limits, Network
 from moorage.launchers.process import ProcessLauncher, become_subreaper, sweep
 from moorage.launchers.remote import LauncherServer
+from moorage.outbound.client import OutboundClient
+from moorage.outbound.policy import SERVER_ADDRESS
 from moorage.runtime.child_output import log_s3_line
 from moorage.runtime.children import Child
 
@@ -115,11 +118,29 @@ class _Supervisor:
                 take_line=log_s3_line,
             )
             stack.push_async_callback(self._stop_child, s3, 5.0)
+        isolation = await asyncio.to_thread(_isolation, settings)
+        outbound = None
+        if isolation.network is Network.OUTBOUND:
+            carrier = Child(
+                "outbound",
+                (sys.executable, "-m", "moorage.runtime.outbound_process"),
+                environment={
+                    **os.environ,
+                    "MOORAGE_SETTINGS": settings.to_json(),
+                    "MOORAGE_URL": self._url,
+                },
+                socket=settings.outbound_socket,
+            )
+            stack.push_async_callback(self._stop_child, carrier, 5.0)
+            outbound = OutboundClient(settings.outbound_socket)
+            stack.push_async_callback(outbound.close)
         launcher = ProcessLauncher(
             marker=self._marker,
             region=settings.region,
+            environment=_container_environment(self._url) if outbound is not None else None,
             stop_timeout_seconds=settings.stop_timeout_seconds,
-            isolation=await asyncio.to_thread(_isolation, settings),
+            isolation=isolation,
+            outbound=outbound,
             log_limit_bytes=settings.container_log_bytes,
             log_rate=settings.container_log_bytes_per_second,
         )
@@ -367,9 +388,16 @@ def _isolation(settings: Settings) -> Isolation:
             readable_paths=[Path(path) for path in settings.container_readable_paths.split(":") if path],
             data_dir=settings.data_dir,
             run_dir=settings.run_dir,
+            resolv_conf_file=settings.resolv_conf_file,
         )
     except IsolationError as error:
         raise CannotServe(str(error)) from error
+
+
+def _container_environment(url: str) -> dict[str, str]:
+    """How a container with a network of its own reaches this server, whose URL there is another than here."""
+    parts = urlsplit(url)
+    return {"MOORAGE_ENDPOINT_URL": f"{parts.scheme}://{SERVER_ADDRESS}:{parts.port}"}
 
 
 def _s3_command(settings: Settings) -> tuple[str, ...]:

@@ -1,0 +1,279 @@
+"""What an instance with a network of its own can call: the server and the outside, and nobody's loopback
+interface."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moorage import network_namespace
+from moorage.outbound import policy
+from moorage.outbound.client import OutboundClient
+from moorage.outbound.policy import SERVER_ADDRESS, Policy
+
+NO_NETWORK = network_namespace.why_unusable()
+needs_network = pytest.mark.skipif(NO_NETWORK is not None, reason=str(NO_NETWORK))
+
+
+# --- the rules -----------------------------------------------------------------------------------------
+
+RULES = Policy(server=("127.0.0.1", 8080), server_port=8080, name_servers=("10.0.0.2",))
+
+
+@pytest.mark.parametrize(
+    ("called", "reached"),
+    [
+        ((SERVER_ADDRESS, 8080), ("127.0.0.1", 8080)),
+        ((SERVER_ADDRESS, 8081), None),
+        ((SERVER_ADDRESS, 53), ("10.0.0.2", 53)),
+        (("93.184.216.34", 443), ("93.184.216.34", 443)),
+        (("10.1.2.3", 5432), ("10.1.2.3", 5432)),
+        (("127.0.0.1", 8080), None),
+        (("127.9.9.9", 22), None),
+        (("0.0.0.0", 8080), None),  # noqa: S104
+        (("169.254.169.254", 80), None),
+        (("198.18.0.7", 8080), None),
+        (("198.19.255.255", 8080), None),
+        (("224.0.0.1", 80), None),
+        (("255.255.255.255", 80), None),
+    ],
+)
+def test_where_a_call_goes(called: tuple[str, int], reached: tuple[str, int] | None) -> None:
+    assert RULES.destination(*called) == reached
+
+
+@given(st.integers(0, policy.MAX_INSTANCES - 1), st.integers(0, policy.MAX_INSTANCES - 1))
+def test_no_two_instances_have_one_address_and_none_reaches_another(first: int, second: int) -> None:
+    addresses = policy.address_of(first), policy.address_of(second)
+    assert (addresses[0] == addresses[1]) is (first == second)
+    assert SERVER_ADDRESS not in addresses
+    assert RULES.destination(addresses[0], 8080) is None
+
+
+def test_there_are_no_more_addresses_than_that() -> None:
+    with pytest.raises(ValueError, match="there is no address"):
+        policy.address_of(policy.MAX_INSTANCES)
+
+
+def test_name_servers_are_the_machines() -> None:
+    machines = "# a comment\nsearch example.com\nnameserver 10.0.0.2\nnameserver fd00::1\n\noptions ndots:2\n"
+    assert policy.name_servers(machines) == ("10.0.0.2",)
+    assert policy.resolv_conf(machines).splitlines() == [
+        f"nameserver {SERVER_ADDRESS}",
+        "# a comment",
+        "search example.com",
+        "options ndots:2",
+    ]
+
+
+# --- for real ------------------------------------------------------------------------------------------
+
+PROCESS = """
+import asyncio, json, signal, sys
+from pathlib import Path
+from moorage.outbound.links import Links
+from moorage.outbound.policy import Policy
+from moorage.outbound.relay import Relay
+from moorage.outbound.service import serve
+
+class Anywhere(Policy):
+    # The outside is this machine's loopback interface here: tests call nobody else.
+    def destination(self, host, port):
+        decided = super().destination(host, port)
+        return ("127.0.0.1", port) if decided == (host, port) else decided
+
+async def main():
+    rules = Anywhere(server=("127.0.0.1", int(sys.argv[2])), server_port=8080, name_servers=("127.0.0.1",))
+    links = Links()
+    await links.open()
+    relay = Relay(lambda: rules)
+    await relay.serve(links.listener, links.resolver)
+    await serve(links, Path(sys.argv[1]))
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def outbound_process(path: Path, server_port: int) -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROCESS, str(path), str(server_port)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@contextmanager
+def instance() -> Iterator[str]:
+    """A process in a network namespace of its own, as an instance is; its network."""
+    with network_namespace.new_namespace():
+        process = subprocess.Popen(["sleep", "1000"])
+    try:
+        yield network_namespace.reference(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def called(network: str, host: str, port: int, request: bytes = b"hello", seconds: float = 10) -> bytes:
+    """What an instance reads when it calls there, writes the request, and reads to the end."""
+    loop = asyncio.get_running_loop()
+    with network_namespace.socket_in(network) as sock:
+        async with asyncio.timeout(seconds):
+            await loop.sock_connect(sock, (host, port))
+            await loop.sock_sendall(sock, request)
+            sock.shutdown(socket.SHUT_WR)
+            received = b""
+            while data := await loop.sock_recv(sock, 65536):
+                received += data
+    return received
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"echo:" + await reader.read())
+    writer.close()
+
+
+@pytest.fixture
+async def outside() -> AsyncIterator[int]:
+    """A server on the machine's loopback interface; its port."""
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+@needs_network
+async def test_an_instance_reaches_the_server_and_the_outside_and_nothing_else(
+    tmp_path: Path, outside: int
+) -> None:
+    path = tmp_path / "o.sock"
+    client = OutboundClient(path)
+    try:
+        with outbound_process(path, outside), instance() as first, instance() as second:
+            assert await client.attach(first) == policy.address_of(0)
+            assert await client.attach(second) == policy.address_of(1)
+            assert await called(first, SERVER_ADDRESS, 8080) == b"echo:hello"
+            assert await called(second, "192.0.2.1", outside) == b"echo:hello"
+            large = os.urandom(5_000_000)
+            assert await called(first, "192.0.2.1", outside, large, 30) == b"echo:" + large
+            for host, port in (
+                (SERVER_ADDRESS, outside),
+                (policy.address_of(1), outside),
+                ("169.254.169.254", outside),
+            ):
+                with pytest.raises((OSError, TimeoutError)):
+                    assert await called(first, host, port, seconds=2) == b""
+            with pytest.raises(ConnectionRefusedError):  # its own loopback interface, not the machine's
+                await called(first, "127.0.0.1", outside)
+    finally:
+        await client.close()
+
+
+@needs_network
+async def test_a_name_is_looked_up_at_the_machines_name_server(tmp_path: Path) -> None:
+    class NameServer(asyncio.DatagramProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            self.transport.sendto(b"answer to " + data, addr)
+
+    loop = asyncio.get_running_loop()
+    try:
+        server, _ = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 53))
+    except OSError as error:
+        pytest.skip(f"no name server can be played here: {error}")
+    path = tmp_path / "o.sock"
+    client = OutboundClient(path)
+    try:
+        with outbound_process(path, 1), instance() as network:
+            await client.attach(network)
+            for asked in (SERVER_ADDRESS, "192.0.2.53"):
+                with network_namespace.socket_in(network, kind=socket.SOCK_DGRAM) as sock:
+                    await loop.sock_connect(sock, (asked, 53))
+                    await loop.sock_sendall(sock, b"a question")
+                    async with asyncio.timeout(10):
+                        assert await loop.sock_recv(sock, 1000) == b"answer to a question"
+    finally:
+        await client.close()
+        server.close()
+
+
+@needs_network
+async def test_links_come_back_when_the_process_does(tmp_path: Path, outside: int) -> None:
+    path = tmp_path / "o.sock"
+    client = OutboundClient(path)
+    try:
+        with instance() as network:
+            with outbound_process(path, outside):
+                await client.attach(network)
+                assert await called(network, SERVER_ADDRESS, 8080) == b"echo:hello"
+            with outbound_process(path, outside):
+                async with asyncio.timeout(20):
+                    while True:
+                        try:
+                            assert await called(network, SERVER_ADDRESS, 8080, seconds=5) == b"echo:hello"
+                            break
+                        except (OSError, TimeoutError):
+                            await asyncio.sleep(0.05)
+    finally:
+        await client.close()
+
+
+@needs_network
+async def test_nothing_is_left_of_it_on_the_machine(tmp_path: Path, outside: int) -> None:
+    before = interfaces()
+    path = tmp_path / "o.sock"
+    client = OutboundClient(path)
+    try:
+        with outbound_process(path, outside), instance() as network:
+            await client.attach(network)
+            assert interfaces() == before
+    finally:
+        await client.close()
+    assert interfaces() == before
+
+
+@needs_network
+async def test_an_instance_that_is_gone_cannot_be_linked(tmp_path: Path, outside: int) -> None:
+    path = tmp_path / "o.sock"
+    client = OutboundClient(path)
+    with instance() as network:
+        pass
+    try:
+        with outbound_process(path, outside), pytest.raises(OSError, match="gone"):
+            await client.attach(network)
+    finally:
+        await client.close()
+
+
+def interfaces() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
+
+
+async def test_a_process_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moorage.outbound.client._PATIENCE_SECONDS", 0.05)
+    client = OutboundClient(tmp_path / "o.sock")
+    try:
+        with pytest.raises(OSError, match="does not answer"):
+            await client.attach("1/1")
+    finally:
+        await client.close()
