@@ -172,6 +172,12 @@ class Settings:
         MIB, "Output of a container beyond this is left out of its log.", least=1024, most=2**30
     )
     max_model_bytes: int = setting(50 * 1024 * MIB, "Largest unpacked model, in bytes.", least=1, most=2**50)
+    deleted_endpoint_keep_seconds: float = setting(
+        7 * 86400.0,
+        "How long the logs of instances that are gone are kept, at most 1 GiB an account.",
+        least=0,
+        most=31_536_000,
+    )
     disk_reserve_bytes: int = setting(
         1024 * MIB, "What models leave free of the disk of the data directory.", least=0, most=2**50
     )
@@ -223,6 +229,11 @@ class Settings:
             return path
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"moorage-{os.getuid()}-{digest}"
+
+    @property
+    def log_dir(self) -> Path:
+        """The logs of instances."""
+        return self.data_dir / "logs"
 
     @property
     def credentials_file(self) -> Path:

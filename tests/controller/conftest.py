@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moorage.auth.sealing import Sealer
 from moorage.controller.app import create_app
+from moorage.controller.log_files import LogDirectories
 from moorage.storage.base import ResourceStore
 from moorage.storage.database import open_database
 from moorage.storage.identities import IdentityStore
@@ -59,8 +60,10 @@ class Controller:
     def instance_counts(self, account_id: str, endpoint_name: str) -> Mapping[str, int]:
         return self.counts
 
-    def log_directory(self, account_id: str, endpoint_name: str) -> Path:
-        return self.folder / "logs" / account_id / endpoint_name
+    @property
+    def logs(self) -> Path:
+        """The directory of the logs of all instances."""
+        return self.folder / "logs"
 
     async def object_exists(self, url: str) -> bool:
         self.asked_objects.append(url)
@@ -130,7 +133,7 @@ def serve(controller: Controller, database_url: str | None) -> Generator[Control
             wake=controller.wake,
             instance_counts=controller.instance_counts,
             object_exists=controller.object_exists,
-            log_directory=controller.log_directory,
+            logs=LogDirectories(controller.logs, controller.store),
             region=REGION,
         )
         config = uvicorn.Config(Relayed(app), lifespan="off", log_config=None, ws="none")

@@ -21,6 +21,7 @@ SECOND = """[moorage] 2026-01-02T03:04:06Z starting
 two
 """
 START = 1767323045000
+INCARNATION = "20260102T030405.000000Z"
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def logs(controller: Controller) -> Iterator[Any]:
 
 
 def write(controller: Controller, stream: str, text: str) -> Path:
-    path = controller.log_directory(ACCOUNT, "counter") / f"{stream}.log"
+    path = controller.logs / ACCOUNT / "counter" / INCARNATION / f"{stream}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
@@ -110,6 +111,35 @@ def test_a_stream_is_read_from_its_end_and_its_head(logs: Any, controller: Contr
     assert end["nextForwardToken"] == newest["nextForwardToken"]
     write(controller, "AllTraffic/i-1", FIRST + "ne\n")
     assert messages(logs.get_log_events(**asked, nextToken=end["nextForwardToken"])) == ["an unfinished line"]
+
+
+def test_pages_go_on_over_a_rotation(logs: Any, controller: Controller) -> None:
+    asked = {"logGroupName": GROUP, "logStreamName": "AllTraffic/i-1", "limit": 2}
+    group = {"logGroupName": GROUP, "limit": 2}
+    oldest = logs.get_log_events(**asked, startFromHead=True)
+    page = logs.filter_log_events(**group)
+    path = controller.logs / ACCOUNT / "counter" / INCARNATION / "AllTraffic/i-1.log"
+    path.rename(path.with_name("i-1.log.1"))
+    write(controller, "AllTraffic/i-1", "ne\nafter it\n")
+    following = logs.get_log_events(**asked, nextToken=oldest["nextForwardToken"])
+    assert messages(following) == ["ready", "2026-01-02T03:04:07Z in service"]
+    rest = logs.get_log_events(**{**asked, "limit": 9}, nextToken=following["nextForwardToken"])
+    assert messages(rest) == ["one", "an unfinished line", "after it"]
+    assert messages(logs.get_log_events(**asked, nextToken=rest["nextBackwardToken"])) == messages(following)
+    assert messages(logs.filter_log_events(**group, nextToken=page["nextToken"])) == [
+        "ready",
+        "2026-01-02T03:04:06Z starting",
+    ]
+
+
+def test_many_streams_are_read_a_little_of_each(logs: Any, controller: Controller) -> None:
+    line = "y" * 99 + "\n"
+    for number in range(80):
+        write(controller, f"Many/i-{number:02}", line * 2000)
+    events = logs.filter_log_events(logGroupName=GROUP, logStreamNamePrefix="Many/")["events"]
+    assert {event["logStreamName"] for event in events} == {f"Many/i-{number:02}" for number in range(10)}
+    per_stream = [event["logStreamName"] for event in events].count("Many/i-00")
+    assert 1040 < per_stream < 1050
 
 
 def test_of_a_long_log_the_end_is_read(logs: Any, controller: Controller) -> None:

@@ -121,7 +121,7 @@ def ask(server: MoorageServer, attempts: list[tuple[str, object]]) -> dict[str, 
 
 def instance_of(server: MoorageServer, endpoint: str) -> Path:
     """The directory of the endpoint's only instance."""
-    (log,) = (server.data_dir / "logs").glob(f"*/{endpoint}/*/*.log")
+    (log,) = (server.data_dir / "logs").glob(f"*/{endpoint}/*/*/*.log")
     return server.data_dir / "instances" / log.stem
 
 

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -27,6 +26,7 @@ from moorage.controller.admission import Admission
 from moorage.controller.authorization import Params, needs
 from moorage.controller.iam import Iam
 from moorage.controller.log_events import LogEvents
+from moorage.controller.log_files import LogDirectories
 from moorage.controller.operations import OPERATIONS, Call
 from moorage.controller.operations.endpoints import address_in
 from moorage.controller.permissions import Permissions, Requester
@@ -55,7 +55,7 @@ def create_app(
     identities: IdentityStore,
     sealer: Sealer,
     audit: AuditLog | None = None,
-    log_directory: Callable[[str, str], Path],
+    logs: LogDirectories,
     region: str,
 ) -> Starlette:
     """The application. For the collaborators see `Call` and `LogEvents`; closing the stores is the caller's."""
@@ -66,7 +66,7 @@ def create_app(
         object_exists=object_exists,
         identities=identities,
         sealer=sealer,
-        log_directory=log_directory,
+        logs=logs,
         region=region,
     )
     app = Starlette(
@@ -88,7 +88,7 @@ class _ControlPlane:
         object_exists: Callable[[str], Awaitable[bool]] | None,
         identities: IdentityStore,
         sealer: Sealer,
-        log_directory: Callable[[str, str], Path],
+        logs: LogDirectories,
         region: str,
     ) -> None:
         self._admission = Admission()
@@ -102,7 +102,7 @@ class _ControlPlane:
             "iam": Iam(identities),
         }
         self._sagemaker = awsjson.load("sagemaker", OPERATIONS)
-        self._log_events = LogEvents(log_directory, self._permissions, region=region)
+        self._log_events = LogEvents(logs, self._permissions, region=region)
 
     async def answer(self, request: Request) -> Response:
         request_id = _request_id(request)

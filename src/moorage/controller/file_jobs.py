@@ -11,12 +11,14 @@ takes long: the program is ready in 40 ms.
 import ctypes
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import stat
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +28,9 @@ _PR_SET_PDEATHSIG: Final = 1
 _MEMORY_BYTES: Final = 1024 * 1024 * 1024
 """Of addresses. Unpacking needs some 30 MB; the rest is for what an archive makes `tarfile` hold."""
 _LONGEST_REASON: Final = 2000
+_UNFINISHED_UPLOAD: Final = re.compile(
+    r"\.rclone_temp_(?:put|multipart)_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+)
 
 
 def unpack(*, archive: str, destination: str, max_bytes: int, keep_free_bytes: int) -> None:
@@ -57,6 +62,19 @@ def remove(*, path: str) -> None:
     shutil.rmtree(target)
 
 
+def remove_unfinished_uploads(*, root: str, older_than: float) -> None:
+    """Remove what the embedded S3 was writing when it was killed: it writes objects under names of its own, which no
+    client sees, and renames them when they are whole. One that was written to since `older_than` (seconds since 1970)
+    may be under way."""
+    for directory, _, names in os.walk(root):
+        for name in names:
+            if _UNFINISHED_UPLOAD.fullmatch(name):
+                path = Path(directory, name)
+                with suppress(FileNotFoundError):  # it is whole now, or was given up
+                    if path.lstat().st_mtime < older_than:
+                        path.unlink()
+
+
 def _open_directories(root: Path) -> None:
     root.chmod(0o700)
     for directory, names, _, descriptor in os.fwalk(root):
@@ -69,6 +87,7 @@ _JOBS: Final[Mapping[str, Callable[..., None]]] = {
     "unpack": unpack,
     "make_readable": make_readable,
     "remove": remove,
+    "remove_unfinished_uploads": remove_unfinished_uploads,
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from moorage.config import Settings
 from moorage.controller import artifacts, images
 from moorage.controller.file_workers import FileWorker, FileWorkers, WorkerLost
+from moorage.controller.log_files import directory_of
 from moorage.launchers.base import InstanceSpec
 from moorage.resources import Definition, Endpoint, EndpointConfig, Model
 from moorage.storage.base import ResourceStore
@@ -204,7 +205,7 @@ class InstanceWorkshop:
                 await self._fetch_model(worker, plan, base_dir)
                 if image.is_model_host:
                     await self._fetch_submitted_code(worker, plan, environment, base_dir)
-                    cache_dir = self._cache_directory(endpoint, plan)
+                    cache_dir = str(self.environment_of(endpoint, plan))
                     environment["MOORAGE_ENVIRONMENTS_DIR"] = cache_dir
                 await worker.run("make_readable", directory=str(base_dir))
         except WorkerLost as error:
@@ -231,7 +232,7 @@ class InstanceWorkshop:
             argv=image.argv,
             environment=environment,
             base_dir=str(base_dir),
-            log_file=str(self.log_directory(endpoint) / plan.name / f"{instance_id}.log"),
+            log_file=str(directory_of(self._settings.log_dir, endpoint) / plan.name / f"{instance_id}.log"),
             startup_timeout_seconds=float(
                 plan.variant.get(
                     "ContainerStartupHealthCheckTimeoutInSeconds", self._settings.startup_timeout_seconds
@@ -242,36 +243,51 @@ class InstanceWorkshop:
             keep_trying=keep_trying,
         )
 
-    def _cache_directory(self, endpoint: Endpoint, plan: VariantPlan) -> str:
+    def environment_of(self, endpoint: Endpoint, plan: VariantPlan) -> Path:
         """Of one variant alone: what a model installs there could be anything, and others would run it."""
         name = f"{endpoint.account_id}/{endpoint.name}/{plan.name}"
-        return str(self._settings.data_dir / "environments" / hashlib.sha256(name.encode()).hexdigest()[:16])
+        return self._settings.data_dir / "environments" / hashlib.sha256(name.encode()).hexdigest()[:16]
 
     def directory(self, instance_id: str) -> Path:
         return self._settings.data_dir / "instances" / instance_id
 
-    def log_directory(self, endpoint: Endpoint) -> Path:
-        return log_directory(self._settings, endpoint.account_id, endpoint.name)
-
     def discard(self, instance_id: str) -> None:
         """Put away the directory of an instance that is gone; it is removed later."""
-        directory, discarded = self.directory(instance_id), self._discarded / instance_id
+        directory = self.directory(instance_id)
         with suppress(OSError):  # nothing has come into it: the object was not there
             (directory / "model").rmdir()
             directory.rmdir()
+        self.put_away(directory)
+
+    def put_away(self, path: Path) -> None:
+        """Let a file or a directory vanish from its place now, and be removed later. It may be gone already."""
+        discarded = self._discarded / f"{uuid.uuid4().hex}-{path.name}"
         try:
             self._discarded.mkdir(mode=0o700, exist_ok=True)
             with suppress(FileNotFoundError):
-                directory.rename(discarded)
-                self._remove(discarded)
+                path.rename(discarded)
+                self._remove_later(discarded)
         except OSError as error:
-            logger.warning("%s cannot be removed, and is tried again at the next start: %s", directory, error)
+            logger.warning("%s cannot be removed, and is tried again at the next start: %s", path, error)
+
+    async def remove(self, path: Path) -> None:
+        """Remove a file or a directory, behind all else that is to be removed."""
+        try:
+            await self._removers.run("", "remove", path=str(path))
+        except (OSError, WorkerLost) as error:
+            logger.warning("%s cannot be removed, and is tried again at the next start: %s", path, error)
+
+    async def remove_unfinished_uploads(self, *, older_than: float) -> None:
+        """Remove what the embedded S3 has begun to write and not finished, and not written to since that time, in
+        seconds since 1970."""
+        root = self._settings.data_dir / "s3"
+        await self._removers.run("", "remove_unfinished_uploads", root=str(root), older_than=older_than)
 
     def discard_all_but(self, instance_ids: set[str]) -> None:
         """Put away what instances of an earlier run have left, and go on removing what it had put away."""
         if self._discarded.is_dir():
             for path in self._discarded.iterdir():
-                self._remove(path)
+                self._remove_later(path)
         directory = self._settings.data_dir / "instances"
         if directory.is_dir():
             for path in list(directory.iterdir()):
@@ -282,16 +298,10 @@ class InstanceWorkshop:
     def _discarded(self) -> Path:
         return self._settings.data_dir / "discarded"
 
-    def _remove(self, path: Path) -> None:
-        removal = asyncio.get_running_loop().create_task(self._remove_now(path), name=f"remove {path.name}")
+    def _remove_later(self, path: Path) -> None:
+        removal = asyncio.get_running_loop().create_task(self.remove(path), name=f"remove {path.name}")
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
-
-    async def _remove_now(self, path: Path) -> None:
-        try:
-            await self._removers.run("", "remove", path=str(path))
-        except (OSError, WorkerLost) as error:
-            logger.warning("%s cannot be removed, and is tried again at the next start: %s", path, error)
 
     async def _fetch_model(self, worker: FileWorker, plan: VariantPlan, base_dir: Path) -> None:
         container, model_dir = plan.container, base_dir / "model"
@@ -380,8 +390,3 @@ class InstanceWorkshop:
         if url.startswith("s3://"):
             await self._fetch_archive(worker, plan, url, base_dir / "code")
             environment["SAGEMAKER_SUBMIT_DIRECTORY"] = str(base_dir / "code")
-
-
-def log_directory(settings: Settings, account_id: str, endpoint_name: str) -> Path:
-    """Where the instances of an endpoint keep their logs: `<variant>/<instance id>.log` below it."""
-    return settings.data_dir / "logs" / account_id / endpoint_name

@@ -13,20 +13,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from moorage.config import Settings
-from moorage.controller.fleet import log_directory
-from moorage.resources import Endpoint
-from moorage.storage.base import ResourceStore
+from moorage.controller.log_files import LogDirectories, LogName, Place, in_thread, logs_in, read_log
 
 _POLL_SECONDS = 0.2
-_LONGEST_TAIL = 4 * 1024 * 1024
 
 
-def log_routes(settings: Settings, store: ResourceStore) -> list[Route]:
+def log_routes(directories: LogDirectories) -> list[Route]:
     async def logs(request: Request) -> Response:
         account_id, name = request.headers["x-moorage-account-id"], request.path_params["name"]
-        directory = log_directory(settings, account_id, name)
-        if await store.get(Endpoint, account_id, name) is None and not directory.is_dir():
+        directory = await directories.find(account_id, name)
+        if directory is None:
             return JSONResponse({"message": f"There is no endpoint {name} and no log of it."}, 404)
         lines = int(request.query_params.get("lines", "1000"))
         follow = request.query_params.get("follow") == "1"
@@ -37,34 +33,22 @@ def log_routes(settings: Settings, store: ResourceStore) -> list[Route]:
 
 async def _read(directory: Path, lines: int, follow: bool) -> AsyncIterator[str]:
     """The logs below a directory, the oldest first, then what is added to any of them."""
-    positions: dict[Path, int] = {}
+    stamps: dict[LogName, tuple[int, int]] = {}
+    places: dict[LogName, Place] = {}
     while True:
-        for path in sorted(directory.glob("*/*.log"), key=lambda path: path.stat().st_mtime):
-            if path not in positions:
-                past, positions[path] = await asyncio.to_thread(_tail, path, lines)
-            else:
-                past, positions[path] = await asyncio.to_thread(_since, path, positions[path])
-            for line in past:
-                yield json.dumps({"variant": path.parent.name, "instance_id": path.stem, "line": line}) + "\n"
+        for log, stamp in (await in_thread(logs_in, directory)).items():
+            if stamps.get(log) == stamp:
+                continue
+            piece = await in_thread(read_log, directory, log, after=places.get(log))
+            shown = piece.lines if log in places else piece.lines[max(0, len(piece.lines) - lines) :]
+            if log not in places or not piece.lines:
+                stamps[log] = stamp  # otherwise there may be more than one piece
+            places[log] = piece.end
+            for line in shown:
+                text = line.text.decode("utf-8", "replace")
+                yield (
+                    json.dumps({"variant": log.variant, "instance_id": log.instance_id, "line": text}) + "\n"
+                )
         if not follow:
             return
         await asyncio.sleep(_POLL_SECONDS)
-
-
-def _tail(path: Path, lines: int) -> tuple[list[str], int]:
-    start = max(0, path.stat().st_size - _LONGEST_TAIL)
-    text, position = _since(path, start)
-    return text[-lines:] if lines else [], position
-
-
-def _since(path: Path, position: int) -> tuple[list[str], int]:
-    """The complete lines after a position, and where they end. A log that was cut is read from its start."""
-    with path.open("rb") as file:
-        if path.stat().st_size < position:
-            position = 0
-        file.seek(position)
-        data = file.read()
-    complete, _, _ = data.rpartition(b"\n")
-    if not complete:
-        return [], position
-    return complete.decode("utf-8", "replace").split("\n"), position + len(complete) + 1

@@ -2,17 +2,26 @@
 
 The log group of an endpoint is `/aws/sagemaker/Endpoints/<name>`, a stream of it `<variant>/<instance id>`: the log
 of an instance. A line of a container bears no time, so an event has the time of the last line of our own before it.
+Of an endpoint that was deleted and created anew, the logs are those of the new one.
 """
 
-import asyncio
+import heapq
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
+from moorage.controller.log_files import (
+    MAX_PIECE_BYTES,
+    LogDirectories,
+    LogPiece,
+    Place,
+    in_thread,
+    logs_in,
+    read_log,
+)
 from moorage.controller.permissions import Permissions, Requester
 from moorage.errors import (
     InvalidParameterException,
@@ -27,34 +36,38 @@ TARGET_PREFIX = "Logs_20140328."
 
 _GROUP = re.compile(r"/aws/sagemaker/Endpoints/([a-zA-Z0-9][a-zA-Z0-9-]{0,62})")
 _OWN_LINE = re.compile(re.escape(OWN_PREFIX.encode()) + rb" (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) ")
-_LONGEST_TAIL = 4 * 1024 * 1024
+_MOST_BYTES = 8 * 1024 * 1024
+_LEAST_BYTES = 64 * 1024
+"""Of all streams that a call reads, and of each of them."""
 _MOST_EVENTS = 10_000
 
 Members = Mapping[str, Any]
 Output = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class LogEvent:
-    """A line. The order is that of events: `position` is where it begins in its log."""
+    """A line. Its `number` orders those of a stream, its `place` finds it again."""
 
     time: int
     stream: str
-    position: int
+    number: int
+    place: Place
     message: str
 
     @property
     def key(self) -> tuple[int, str, int]:
-        return self.time, self.stream, self.position
+        return self.time, self.stream, self.number
+
+
+Streams = Mapping[str, LogPiece]
 
 
 class LogEvents:
-    """The two operations, on the logs that `directory_of` names for an account and an endpoint."""
+    """The two operations, on the logs of all endpoints."""
 
-    def __init__(
-        self, directory_of: Callable[[str, str], Path], permissions: Permissions, *, region: str
-    ) -> None:
-        self._directory_of = directory_of
+    def __init__(self, directories: LogDirectories, permissions: Permissions, *, region: str) -> None:
+        self._directories = directories
         self._permissions = permissions
         self._region = region
         self._answers: Mapping[str, Callable[[Requester, Members], Awaitable[Output]]] = {
@@ -88,10 +101,16 @@ class LogEvents:
         def is_asked_for(stream: str) -> bool:
             return stream in names if names else stream.startswith(prefix or "")
 
-        found = sorted(await self._events(requester, group, is_asked_for, members))
-        after = _after(members["nextToken"]) if "nextToken" in members else None
-        rest = [event for event in found if after is None or event.key > after]
-        shown = rest[: members.get("limit", _MOST_EVENTS)]
+        streams = await self._streams(requester, group, is_asked_for, members)
+        after = _after(members["nextToken"], streams) if "nextToken" in members else None
+        limit = members.get("limit", _MOST_EVENTS)
+
+        def next_events() -> list[LogEvent]:
+            following = (event for event in _events(streams, members) if after is None or event.key > after)
+            return heapq.nsmallest(limit + 1, following, key=lambda event: event.key)
+
+        rest = await in_thread(next_events)
+        shown = rest[:limit]
         return {
             "events": [
                 {**_described(event), "logStreamName": event.stream, "eventId": _token(event)}
@@ -105,48 +124,44 @@ class LogEvents:
         """The newest events, or those on a token's side of where an earlier reply ended."""
         group, stream = _group(members), members["logStreamName"]
         await self._allow(requester, "logs:GetLogEvents", f"{group}:log-stream:{stream}")
-        found = await self._events(requester, group, lambda name: name == stream, members)
+        streams = await self._streams(requester, group, lambda name: name == stream, members)
+        found = await in_thread(lambda: list(_events(streams, members)))
         limit = members.get("limit", _MOST_EVENTS)
-        direction, position = _side(members["nextToken"]) if "nextToken" in members else ("", 0)
+        direction, place = _side(members["nextToken"]) if "nextToken" in members else ("", Place(0, 0))
+        number = streams[stream].number(place)
         if direction == "f" or (not direction and members.get("startFromHead")):
-            shown = [event for event in found if event.position >= position][:limit]
+            shown = [event for event in found if event.number >= number][:limit]
         else:
-            shown = [event for event in found if not direction or event.position < position][-limit:]
-        first = shown[0].position if shown else position
-        last = shown[-1].position + 1 if shown else position
+            shown = [event for event in found if not direction or event.number < number][-limit:]
+        first = shown[0].place if shown else place
+        last = shown[-1].place._replace(offset=shown[-1].place.offset + 1) if shown else place
         return {
             "events": [_described(event) for event in shown],
-            "nextForwardToken": f"f/{last}",
-            "nextBackwardToken": f"b/{first}",
+            "nextForwardToken": f"f/{last.file}-{last.offset}",
+            "nextBackwardToken": f"b/{first.file}-{first.offset}",
         }
 
     async def _allow(self, requester: Requester, action: str, resource: str) -> None:
         arn = f"arn:aws:logs:{self._region}:{requester.account_id}:log-group:{resource}"
         await self._permissions.check(requester, action, arn)
 
-    async def _events(
+    async def _streams(
         self, requester: Requester, group: str, is_asked_for: Callable[[str], bool], members: Members
-    ) -> list[LogEvent]:
-        """Between startTime and endTime, each stream's in its order."""
+    ) -> Streams:
+        """The end of each log that is asked for. The more there are, the less is read of each."""
         endpoint = _GROUP.fullmatch(group)
-        directory = self._directory_of(requester.account_id, endpoint[1]) if endpoint else None
-        begin, end = members.get("startTime", 0), members.get("endTime")
-
-        def read() -> list[LogEvent]:
-            if directory is None or not directory.is_dir():
-                raise LogGroupNotFound("The specified log group does not exist.")
-            streams = {f"{path.parent.name}/{path.stem}": path for path in sorted(directory.glob("*/*.log"))}
-            wanted = {name: path for name, path in streams.items() if is_asked_for(name)}
-            if "logStreamName" in members and not wanted:
-                raise LogGroupNotFound("The specified log stream does not exist.")
-            return [
-                event
-                for name, path in wanted.items()
-                for event in _read(path, name)
-                if begin <= event.time and (end is None or event.time < end)
-            ]
-
-        return await asyncio.to_thread(read)
+        directory = await self._directories.find(requester.account_id, endpoint[1]) if endpoint else None
+        logs = {} if directory is None else await in_thread(logs_in, directory)
+        if directory is None or not logs:
+            raise LogGroupNotFound("The specified log group does not exist.")
+        wanted = {str(log): log for log in logs if is_asked_for(str(log))}
+        if "logStreamName" in members and not wanted:
+            raise LogGroupNotFound("The specified log stream does not exist.")
+        share = max(_LEAST_BYTES, min(MAX_PIECE_BYTES, _MOST_BYTES // max(1, len(wanted))))
+        return {
+            stream: await in_thread(read_log, directory, log, max_bytes=share)
+            for stream, log in sorted(wanted.items())
+        }
 
 
 def _group(members: Members) -> str:
@@ -157,24 +172,19 @@ def _group(members: Members) -> str:
     return str(name or identifier).rpartition(":log-group:")[2]
 
 
-def _read(path: Path, stream: str) -> Iterator[LogEvent]:
-    """The complete lines of a log, or of its end if it is long."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        position = file.seek(max(0, size - _LONGEST_TAIL))
-        data = file.read(size - position)
-    if position:
-        skipped = data.find(b"\n") + 1
-        data, position = data[skipped:], position + skipped
-    first = _OWN_LINE.search(data)
-    time = _milliseconds(first[1]) if first else int(path.stat().st_mtime * 1000)
-    for line in data.split(b"\n")[:-1]:
-        own = _OWN_LINE.match(line)
-        if own:
-            time = _milliseconds(own[1])
-        if line:
-            yield LogEvent(time, stream, position, line.decode("utf-8", "replace"))
-        position += len(line) + 1
+def _events(streams: Streams, members: Members) -> Iterator[LogEvent]:
+    """Between startTime and endTime, each stream's in its order."""
+    begin, end = members.get("startTime", 0), members.get("endTime")
+    for stream, piece in streams.items():
+        stamps = (own for line in piece.lines if (own := _OWN_LINE.match(line.text)))
+        first = next(stamps, None)
+        time = _milliseconds(first[1]) if first else int(piece.modified * 1000)
+        for line in piece.lines:
+            own = _OWN_LINE.match(line.text)
+            if own:
+                time = _milliseconds(own[1])
+            if line.text and begin <= time and (end is None or time < end):
+                yield LogEvent(time, stream, line.number, line.place, line.text.decode("utf-8", "replace"))
 
 
 def _milliseconds(stamp: bytes) -> int:
@@ -186,19 +196,22 @@ def _described(event: LogEvent) -> Output:
 
 
 def _token(event: LogEvent) -> str:
-    return urlsafe_b64encode(f"{event.time}/{event.position}/{event.stream}".encode()).decode()
+    place = event.place
+    return urlsafe_b64encode(f"{event.time}/{place.file}-{place.offset}/{event.stream}".encode()).decode()
 
 
-def _after(token: str) -> tuple[int, str, int]:
+def _after(token: str, streams: Streams) -> tuple[int, str, int]:
     try:
-        time, position, stream = urlsafe_b64decode(token).decode().split("/", 2)
-        return int(time), stream, int(position)
+        time, place, stream = urlsafe_b64decode(token).decode().split("/", 2)
+        file, offset = place.split("-")
+        piece = streams.get(stream)
+        return int(time), stream, piece.number(Place(int(file), int(offset))) if piece else 0
     except ValueError:
         raise InvalidParameterException("The specified nextToken is invalid.") from None
 
 
-def _side(token: str) -> tuple[str, int]:
-    matched = re.fullmatch(r"([fb])/(\d{1,18})", token, re.ASCII)
+def _side(token: str) -> tuple[str, Place]:
+    matched = re.fullmatch(r"([fb])/(\d{1,20})-(\d{1,18})", token, re.ASCII)
     if matched is None:
         raise InvalidParameterException("The specified nextToken is invalid.")
-    return matched[1], int(matched[2])
+    return matched[1], Place(int(matched[2]), int(matched[3]))

@@ -31,7 +31,14 @@ from moorage.controller.feed import Feed
 from moorage.controller.fleet import DeploymentFailed, DeploymentPlan, InstanceWorkshop, plan_deployment
 from moorage.controller.instance_states import InstanceStates
 from moorage.controller.retries import Repetitions, pause_before_retry
-from moorage.launchers.base import InstanceState, InstanceStatus, Launcher, LauncherError, LauncherUnavailable
+from moorage.launchers.base import (
+    InstanceSpec,
+    InstanceState,
+    InstanceStatus,
+    Launcher,
+    LauncherError,
+    LauncherUnavailable,
+)
 from moorage.resources import Endpoint, EndpointStatus
 from moorage.routing.table import route_document
 from moorage.storage.base import EndpointChanges, ResourceStore
@@ -141,6 +148,10 @@ class Reconciler:
             for state in self._states.of_endpoint(account_id, endpoint_name)
             if state.status is InstanceStatus.IN_SERVICE
         )
+
+    def instance_specs(self) -> Collection[InstanceSpec]:
+        """The instances that there are, or that are about to be launched."""
+        return [state.spec for state in self._states]
 
     def instance_statuses(self) -> Mapping[tuple[str, str, str, InstanceStatus], int]:
         """How many instances there are, by account, endpoint, variant and status."""

@@ -31,8 +31,10 @@ from moorage.controller.app import create_app
 from moorage.controller.async_invocations import acceptance_routes
 from moorage.controller.async_queue import async_routes
 from moorage.controller.feed import Feed
-from moorage.controller.fleet import InstanceWorkshop, log_directory
+from moorage.controller.fleet import InstanceWorkshop
+from moorage.controller.housekeeping import Housekeeper
 from moorage.controller.instance_logs import log_routes
+from moorage.controller.log_files import LogDirectories
 from moorage.controller.metrics import Metrics, metrics_routes
 from moorage.controller.reconcile import Reconciler
 from moorage.gateway.feed import Report, follow, observed
@@ -99,6 +101,7 @@ async def serve(settings: Settings, url: str) -> None:
             workshop=workshop,
             backlog=_Backlog(dispatcher, Outbox(database), publisher),
         )
+        log_directories = LogDirectories(settings.log_dir, store)
         app = create_app(
             store=store,
             wake=reconciler.wake,
@@ -107,12 +110,12 @@ async def serve(settings: Settings, url: str) -> None:
             identities=identities,
             sealer=sealer,
             audit=audit,
-            log_directory=partial(log_directory, settings),
+            logs=log_directories,
             region=settings.region,
         )
         app.router.routes.extend(
             (
-                *log_routes(settings, store),
+                *log_routes(log_directories),
                 *account_routes(identities, first_account_id=settings.account_id),
                 *acceptance_routes(deployed=reconciler.deployed, put=queue.put, wake=dispatcher.wake),
                 *metrics_routes(
@@ -130,6 +133,9 @@ async def serve(settings: Settings, url: str) -> None:
         )
         await feed.listen(settings.feed_socket)
         recovered = asyncio.Event()
+        housekeeper = Housekeeper(
+            settings=settings, store=store, workshop=workshop, instances=reconciler.instance_specs
+        )
         works = {
             "keep the lease": lease.keep(),
             "reconcile": reconciler.run(recovered.set),
@@ -144,6 +150,7 @@ async def serve(settings: Settings, url: str) -> None:
             "publish identities": _publish(changed, identities.snapshot, feed.publish_identities),
             "publish policies": _publish(policies_changed, store.all_policies, feed.publish_policies),
             "publish notifications": publisher.run(),
+            "remove what is left": housekeeper.run(recovered),
         }
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         try:
