@@ -236,6 +236,13 @@ class MissingAuthenticationTokenException(FrontLayerError):
     code = "MissingAuthenticationTokenException"
 
 
+class UnsignedActionNotSupported(FrontLayerError):
+    """An operation that needs no signature, and that this server does not have."""
+
+    code = "InvalidAction"
+    status = 400
+
+
 class IncompleteSignatureException(FrontLayerError):
     code = "IncompleteSignatureException"
 

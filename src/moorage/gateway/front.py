@@ -24,7 +24,7 @@ from moorage.errors import (
     ServiceError,
     UnknownOperationException,
 )
-from moorage.gateway import conditions, s3_errors, scrape
+from moorage.gateway import conditions, s3_errors, scrape, unsigned_forms
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
@@ -104,7 +104,9 @@ class GatewayFront:
                 return scrape.ScrapeCall(self, request)
         try:
             claim = self.verifier.claim(request.headers, target, request.secure)
-        except MissingAuthenticationTokenException:
+        except MissingAuthenticationTokenException as error:
+            if unsigned_forms.may_be(request):
+                return unsigned_forms.UnsignedFormCall(request, error)
             if _looks_like_s3(request):
                 if sigv2.is_presigned(target):
                     return self._begin_presigned_v2(request)
