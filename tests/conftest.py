@@ -6,10 +6,22 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.postgres import postgres_server, postgres_url
+from tests.postgres import (
+    breakable_postgres_server,
+    breakable_postgres_url,
+    postgres_server,
+    postgres_url,
+)
 from tests.servers import MoorageServer
 
-__all__ = ["new_server", "postgres_server", "postgres_url", "server"]
+__all__ = [
+    "breakable_postgres_server",
+    "breakable_postgres_url",
+    "new_server",
+    "postgres_server",
+    "postgres_url",
+    "server",
+]
 
 # How long an example takes is the machine's mood, not the code's correctness.
 settings.register_profile(

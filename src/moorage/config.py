@@ -51,7 +51,14 @@ class Settings:
     workers: int = setting(1, "Gateway processes; one a core is enough.", least=1, most=256)
     region: str = setting("us-east-1", "The region that ARNs name; signatures may be scoped to any.")
     account_id: str = setting("000000000000", "The account of the root access key: 12 digits.")
-    database_url: str = setting("", "SQLAlchemy URL of the state; empty: SQLite in the data directory.")
+    database_url: str = setting(
+        "",
+        "URL of the state: postgresql://… or sqlite:///…; empty: SQLite in the data directory.",
+        secret=True,
+    )
+    database_timeout_seconds: float = setting(
+        3.0, "How long an answer of the database is waited for.", least=0.1, most=60
+    )
     lease_seconds: float = setting(
         10.0, "After how long another controller takes over from one that is gone.", least=1, most=600
     )

@@ -10,13 +10,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import bindparam, insert, select, text
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from moorage.resources import Model
 from moorage.storage import migrations, schema
 from moorage.storage.base import ListQuery
 from moorage.storage.database import Database, SchemaError, open_database
+from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.resources import SqlResourceStore
 
 from .samples import ACCOUNT, model
@@ -158,7 +158,7 @@ async def test_rows_are_those_of_the_last_commit(database_url: str) -> None:
 
 async def test_rows_are_only_read(sqlite_url: str) -> None:
     database = await open_database(sqlite_url)
-    with pytest.raises(OperationalError, match="readonly"):
+    with pytest.raises(DatabaseUnavailable, match="cannot be written"):
         await database.rows(text("DELETE FROM secrets"))
     await database.close()
 

@@ -17,6 +17,7 @@ from moorage.async_inference.attempt import Attempts
 from moorage.async_inference.base import Claim, Queue
 from moorage.routing import selection
 from moorage.routing.table import RoutingTable
+from moorage.storage.failures import DatabaseUnavailable
 
 _CLAIM_AT_MOST = 64
 _EXPIRE_AT_ONCE = 64
@@ -193,6 +194,8 @@ class Dispatcher:
         """A fault of ours ends one attempt, and the invocation comes back when its lease has ended; not for ever."""
         try:
             await run()
+        except DatabaseUnavailable:
+            return  # the log has been told; the lease ends, and the invocation is run again
         except Exception as error:
             id = claim.invocation.invocation_id
             logger.exception("async invocation %s: attempt %d failed by a fault of ours", id, claim.attempt)
@@ -244,6 +247,8 @@ class Dispatcher:
         while True:
             try:
                 return await work()
+            except DatabaseUnavailable:
+                await asyncio.sleep(_AFTER_ERROR_SECONDS)
             except Exception:
                 logger.exception("asynchronous inference met an error and goes on")
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)

@@ -14,13 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from moorage.async_inference.base import Notice
 from moorage.async_inference.outbox import Outbox, Owed
 from moorage.async_inference.senders import NotDelivered, Sender, create_sender
 from moorage.config import Settings
 from moorage.storage.database import Database
+from moorage.storage.failures import DatabaseUnavailable
 
 _DATABASE_PAUSE_SECONDS = 2.0
 logger = logging.getLogger(__name__)
@@ -83,10 +82,8 @@ class Publisher:
                 try:
                     async with asyncio.TaskGroup() as tasks:
                         await self._follow(tasks, threads)
-                except* (SQLAlchemyError, OSError) as group:
-                    logger.warning(
-                        "notifications wait for the database: %s", _first_line(group.exceptions[0])
-                    )
+                except* DatabaseUnavailable:
+                    pass  # the log has been told; what was being sent is sent again
                 await asyncio.sleep(_DATABASE_PAUSE_SECONDS)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
@@ -175,7 +172,3 @@ class Publisher:
         await self._outbox.failed(owed, error, now)
         for invocation_id in await self._outbox.given_up(arn, created_before=now - self._patience):
             logger.warning("gave up notifying %s of %s: %s", arn, invocation_id or "a test", error)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]

@@ -73,8 +73,8 @@ def read_root_key(path: Path, *, account_id: str) -> AccessKey:
         raise ValueError(
             f"{path} has no {error} in a [default] profile; delete it to get a new key"
         ) from None
-    except configparser.Error as error:
-        raise ValueError(f"{path} is not a credentials file: {error}; delete it to get a new key") from None
+    except (configparser.Error, UnicodeDecodeError):  # whose text may hold a line of the file
+        raise ValueError(f"{path} is not a credentials file; delete it to get a new key") from None
     return AccessKey(
         access_key_id=key_id,
         secret_access_key=secret,

@@ -35,15 +35,20 @@ from moorage.errors import (
     InternalFailure,
     RequestEntityTooLargeException,
     ServiceError,
+    ServiceUnavailable,
     UnknownOperationException,
 )
 from moorage.storage.base import ResourceStore
+from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
 from moorage.wire import awsjson, awsquery, faults, header_text
 
 logger = logging.getLogger(__name__)
 
 _TARGET_PREFIX = "SageMaker."
+_NO_DATABASE = ServiceUnavailable(
+    "The server's database does not answer in time. Endpoints in service keep answering; please try this again."
+)
 
 
 def create_app(
@@ -71,7 +76,7 @@ def create_app(
     )
     app = Starlette(
         routes=[Route("/", control_plane.answer, methods=["POST"])],
-        exception_handlers={HTTPException: _no_such_route},
+        exception_handlers={HTTPException: _no_such_route, DatabaseUnavailable: _no_database},
     )
     if audit is not None:
         app.add_middleware(auditing.Audited, log=audit)
@@ -114,6 +119,8 @@ class _ControlPlane:
                 return _reply(200, faults.AWS_JSON, await self._answer_json(request), request_id)
         except ServiceError as error:
             return _error_reply(error, request_id, query_protocol)
+        except DatabaseUnavailable:
+            return _error_reply(_NO_DATABASE, request_id, query_protocol)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception:
@@ -286,3 +293,8 @@ def _error_reply(error: ServiceError, request_id: str, query_protocol: bool) -> 
 async def _no_such_route(request: Request, error: Exception) -> Response:
     problem = UnknownOperationException(f"There is no {request.method} {request.url.path} here.")
     return _error_reply(problem, _request_id(request), query_protocol=False)
+
+
+async def _no_database(request: Request, error: Exception) -> Response:
+    """For the routes of our own; those of AWS's services answer in the form of their protocol."""
+    return _error_reply(_NO_DATABASE, _request_id(request), query_protocol=False)

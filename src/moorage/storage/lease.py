@@ -35,8 +35,8 @@ _TELL_SECONDS = 3.0
 logger = logging.getLogger(__name__)
 
 
-class LeaseLost(Exception):
-    """Another controller has the lease: whoever gets this must stop acting."""
+class LeaseLost(DatabaseUnavailable):
+    """Another controller has the lease: this process must stop acting, and ends."""
 
 
 class LeaseUnconfirmed(DatabaseUnavailable):

@@ -2,25 +2,17 @@
 
 SQLite needs some ten microseconds for one, and handing it to a thread and back costs twenty times that, so it is read
 where it is asked for, by a connection of its own. In WAL mode a reader waits for nobody: those that could make it
-wait would have to be the only ones with the file open. PostgreSQL is sent the one statement, with no transaction
-around it.
+wait would have to be the only ones with the file open.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Executable, Row, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
-
-class PointReads(Protocol):
-    """Runs one statement and gives all that it finds: everything that was committed before is seen."""
-
-    async def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]: ...
-
-    def close(self) -> None: ...
+_LONGEST_WAIT_SECONDS = 0.5
 
 
 class SqlitePointReads:
@@ -32,11 +24,12 @@ class SqlitePointReads:
             isolation_level="AUTOCOMMIT",
             poolclass=StaticPool,
             pool_reset_on_return=None,
+            connect_args={"timeout": _LONGEST_WAIT_SECONDS},
             **options,
         )
         event.listen(self._engine, "connect", _forbid_writes)
 
-    async def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:
             return connection.execute(statement, parameters).all()
 
@@ -46,18 +39,3 @@ class SqlitePointReads:
 
 def _forbid_writes(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA query_only = ON").close()
-
-
-class PostgresPointReads:
-    """On the pool of an engine, which the caller disposes of."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-
-    async def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        async with self._engine.connect() as connection:
-            rows: Sequence[Row[Any]] = (await connection.execute(statement, parameters)).all()
-        return rows
-
-    def close(self) -> None:
-        """The pool is another's."""
