@@ -400,18 +400,24 @@ async def test_a_change_of_the_row_ends_the_pause(world: World) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_fault_of_every_step_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    [(RuntimeError("a fault of ours"), 1), (DatabaseUnavailable("away, as the database has logged"), 0)],
+)
+async def test_a_fault_of_every_step_is_logged_once(
+    world: World, caplog: pytest.LogCaptureFixture, fault: Exception, times: int
+) -> None:
     await lose(world)
     async with world.controller():
         await until(lambda: world.pauses)
         caplog.clear()
-        world.store.fault = DatabaseUnavailable("the database is away")
+        world.store.fault = fault
         before = len(world.pauses)
         await until(lambda: len(world.pauses) >= before + 5)
         world.store.fault = None
-    [record] = [each for each in caplog.records if "a step failed" in each.message]
-    assert "the database is away" in record.message
-    assert record.exc_info is None
+    records = [each for each in caplog.records if "a step failed" in each.message]
+    assert len(records) == times
+    assert all("a fault of ours" in each.message and each.exc_info for each in records)
 
 
 async def test_a_deletion_ends_the_work_that_it_makes_needless(world: World) -> None:
