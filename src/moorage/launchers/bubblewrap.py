@@ -83,7 +83,7 @@ def command(
         *("--cap-drop", "ALL", *capabilities),
         *(("--seccomp", str(seccomp)) if seccomp is not None else ()),
         *_system(),
-        *(("--ro-bind", str(view.resolver), "/etc/resolv.conf") if view.resolver is not None else ()),
+        *_resolver(view.resolver),
         *("--perms", "1777"),
         *(("--size", str(view.shm_bytes)) if view.shm_bytes else ()),
         *("--tmpfs", "/dev/shm"),  # noqa: S108
@@ -149,6 +149,12 @@ def _system() -> tuple[str, ...]:
         for device in Path("/dev").glob(pattern):
             arguments += ["--dev-bind-try", str(device), str(device)]
     return tuple(arguments)
+
+
+def _resolver(file: Path | None) -> tuple[str, ...]:
+    """Its place may be a link, which is then in the view already and leads to where the file is to be."""
+    place = os.path.realpath("/etc/resolv.conf")
+    return () if file is None or not Path(place).exists() else ("--ro-bind", str(file), place)
 
 
 def _with_temporary(files: list[str], own: Path) -> list[str]:

@@ -151,6 +151,11 @@ class Cgroups:
     def controllers(self) -> tuple[str, ...]:
         return tuple(name for hierarchy in self._hierarchies for name in hierarchy.controllers)
 
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """The groups that the instances' are made in."""
+        return tuple(hierarchy.directory for hierarchy in self._hierarchies)
+
     def create(self, name: str, *, memory_bytes: int = 0, processes: int = 0) -> Cgroup:
         """New groups with these limits.
 

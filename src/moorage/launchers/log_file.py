@@ -7,6 +7,7 @@ begins so is given a blank in front. The newest `limit_bytes` are kept, in the f
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,7 +105,9 @@ class LogFile:
                 self._append(data[start : start + piece])
 
     def note(self, text: str) -> None:
-        """Append a line of our own."""
+        """Append a line of our own; the file is made if need be."""
+        with suppress(OSError):
+            self.open()
         self._end_line()
         self._append(_own_line(text))
 

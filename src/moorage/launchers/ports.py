@@ -45,6 +45,12 @@ class Ports:
                 return port
         raise NoFreePort(f"no free port is left on {self._host} for another instance")
 
+    def take_all(self) -> list[int]:
+        """Every block that is not taken yet, free or not."""
+        rest = [port for port in self._blocks if port not in self._taken]
+        self._taken.update(rest)
+        return rest
+
     def give_back(self, port: int) -> None:
         self._taken.discard(port)
 
