@@ -1,6 +1,6 @@
 """The gateway alone, with one endpoint `echo` and no controller: what stands between the client and the container.
 
-Usage: python benchmarks/bare_gateway.py PORT CONTAINER_PORT
+Usage: python benchmarks/bare_gateway.py PORT CONTAINER_PORT [NETWORK]
 """
 
 import asyncio
@@ -33,10 +33,13 @@ UNLIMITED = Settings(max_connections_per_client=0, max_concurrent_invocations_pe
 """All clients of a benchmark have one address, and there is one instance, so neither limits them."""
 
 
-def gateway(listener: socket.socket, container_port: int, settings: Settings = UNLIMITED) -> GatewayServer:
+def gateway(
+    listener: socket.socket, container_port: int, settings: Settings = UNLIMITED, *, network: str = ""
+) -> GatewayServer:
     verifier = Verifier({KEY.access_key_id: KEY})
     server = GatewayServer(settings=settings, verifier=verifier, access=Access(KEY), listener=listener)
-    instance = {"instance_id": "i-0", "host": "127.0.0.1", "port": container_port, "generation": 1}
+    place = {"host": "127.0.0.1", "port": container_port, "network": network}
+    instance = {"instance_id": "i-0", "generation": 1, **place}
     variant = {"name": "AllTraffic", "weight": 1.0, "container_hostname": "primary", "instances": [instance]}
     server.table.reset(
         [route_document(account_id=KEY.account_id, name="echo", region="us-east-1", variants=[variant])]
@@ -44,12 +47,15 @@ def gateway(listener: socket.socket, container_port: int, settings: Settings = U
     return server
 
 
-async def serve_gateway(port: int, container_port: int, *, settings: Settings = UNLIMITED) -> None:
+async def serve_gateway(
+    port: int, container_port: int, *, settings: Settings = UNLIMITED, network: str = ""
+) -> None:
     listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-    async with gateway(listener, container_port, settings).running(with_feed=False):
+    async with gateway(listener, container_port, settings, network=network).running(with_feed=False):
         spare_the_collector()
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve_gateway(*map(int, sys.argv[1:])))
+    port, container_port, *network = sys.argv[1:]
+    uvloop.run(serve_gateway(int(port), int(container_port), network=network[0] if network else ""))

@@ -1,6 +1,7 @@
 """The least a container can do: answers every request with its own body. For measuring what stands before it.
 
 Usage: python benchmarks/echo_container.py PORT, or with the port in `SAGEMAKER_BIND_TO_PORT` as the contract has it.
+`--closing` as the last argument closes the connection after each reply.
 """
 
 import asyncio
@@ -10,6 +11,9 @@ from typing import cast
 
 import httptools
 import uvloop
+
+CLOSING = sys.argv[-1] == "--closing"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + b"Connection: close\r\n" * CLOSING
 
 
 class Echo(asyncio.Protocol):
@@ -32,10 +36,9 @@ class Echo(asyncio.Protocol):
         self.reply(body)
 
     def reply(self, body: bytes) -> None:
-        self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
+        self._transport.write(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        if CLOSING:
+            self._transport.close()
 
 
 async def main(port: int, host: str = "127.0.0.1") -> None:
@@ -44,5 +47,7 @@ async def main(port: int, host: str = "127.0.0.1") -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:] or [os.environ["SAGEMAKER_BIND_TO_PORT"]]
+    arguments = [each for each in sys.argv[1:] if each != "--closing"] or [
+        os.environ["SAGEMAKER_BIND_TO_PORT"]
+    ]
     uvloop.run(main(int(arguments[0]), *arguments[1:]))

@@ -214,10 +214,10 @@ class _Pipe:
             self._collector.paused[self] = time.monotonic() + _PAUSE_SECONDS
 
     def poll(self) -> None:
-        """One piece of a container that was beyond its budget; once it is not, the file says what was left out."""
+        """Look at a container that was beyond its budget; once it is not, the file says what was left out."""
         now = time.monotonic()
         self._collector.paused[self] = now + _PAUSE_SECONDS
-        self._read()
+        self.read_all()
         self._budget.take(0, now)
         if self._is_open and not self._budget.used_up:
             self._tell_left_out()
