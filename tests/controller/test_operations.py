@@ -699,6 +699,10 @@ def test_an_update_clears_the_reason_of_an_earlier_failure(
     controller: Controller, with_endpoint: Any
 ) -> None:
     finish_deployment(controller)
+    hostile = "the \x1b[31mlast\x1b[0m update\x9b2J\u202e failed:\n\tsee \x1b]0;title\x07\x85the log\x00"
+    set_endpoint(controller, failure_reason=hostile)
+    described = with_endpoint.describe_endpoint(EndpointName="Churn")
+    assert described["FailureReason"] == "the last update failed:\n\tsee the log"
     set_endpoint(controller, failure_reason="the last update failed")
     assert with_endpoint.describe_endpoint(EndpointName="Churn")["FailureReason"] == "the last update failed"
     with_endpoint.update_endpoint(EndpointName="Churn", EndpointConfigName="Churn-Config")

@@ -3,14 +3,17 @@
 import io
 import logging
 import re
+import subprocess
+import sys
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage.runtime.logs import CONTINUATION, LimitedHandler, LineFormatter, RepetitionLimit
 
-OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} controller (INFO|WARNING|ERROR) ")
+OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} controller (INFO|WARNING|ERROR|CRITICAL) ")
 FORGED = "2026-11-30T00:00:00+0000 controller ERROR all models were deleted"
 
 
@@ -49,6 +52,27 @@ def test_a_record_of_any_length_is_cut() -> None:
     (line,) = lines_of("%s", "x" * 1_000_000)
     assert len(line) == 32 * 1024
     assert line.endswith("x…")
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_an_error_that_nobody_catches_forges_nothing_either(thread: bool) -> None:
+    program = f"""
+import threading, warnings
+from moorage.runtime import logs
+
+logs.configure("controller")
+warnings.warn("a warning\\n{FORGED}")
+
+def fail():
+    raise ValueError("from outside\\n{FORGED}")
+
+threading.Thread(target=fail).start() if {thread} else fail()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    lines = done.stderr.splitlines()
+    assert lines.count(f"{CONTINUATION}{FORGED}") == 2
+    assert all(OURS.match(line) or line.startswith(CONTINUATION) for line in lines), lines
+    assert done.returncode == (0 if thread else 1)
 
 
 # --- how many ----------------------------------------------------------------------------------------------

@@ -37,8 +37,9 @@ class Tenant:
         self._key = made["AccessKey"]
         eventually(lambda: can(lambda: self.client("sts").get_caller_identity()))
 
-    def client(self, service: str) -> Any:
-        return with_key(self._server, service, self._key["AccessKeyId"], self._key["SecretAccessKey"])
+    def client(self, service: str, **config: Any) -> Any:
+        key = self._key
+        return with_key(self._server, service, key["AccessKeyId"], key["SecretAccessKey"], **config)
 
     def user(self, name: str, document: str) -> "TenantUser":
         return TenantUser(self._server, self, name, document)
@@ -184,6 +185,16 @@ def test_across_accounts_the_callers_own_policies_must_allow_too(
     eventually(lambda: can(lambda: invoke(runtime, ARN)), timeout=5)
     share(shared, to(f"{user.arn}-2", INVOKE))
     eventually(lambda: not can(lambda: invoke(runtime, ARN)), timeout=5)
+
+
+def test_conditions_see_texts_beyond_ascii(shared: MoorageServer, tenant: Tenant) -> None:
+    """boto3 sends them as UTF-8."""
+    runtime = tenant.client("sagemaker-runtime", user_agent="Müller/日本")
+    other = tenant.client("sagemaker-runtime", user_agent="MÃ¼ller/日本")
+    agent = {"StringLike": {"aws:UserAgent": "Müller/日本*", "aws:PrincipalAccount": tenant.account_id}}
+    share(shared, to("*", INVOKE, Condition=agent))
+    eventually(lambda: can(lambda: invoke(runtime, ARN)), timeout=5)
+    assert not can(lambda: invoke(other, ARN))
 
 
 def test_conditions_of_a_policy_see_the_request(shared: MoorageServer, tenant: Tenant) -> None:

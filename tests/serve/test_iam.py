@@ -53,7 +53,9 @@ class User:
             return False
 
 
-def with_key(server: MoorageServer, service: str, key_id: str, secret: str, token: str | None = None) -> Any:
+def with_key(
+    server: MoorageServer, service: str, key_id: str, secret: str, token: str | None = None, **config: Any
+) -> Any:
     return boto3.client(
         service,
         endpoint_url=server.url,
@@ -61,7 +63,7 @@ def with_key(server: MoorageServer, service: str, key_id: str, secret: str, toke
         aws_access_key_id=key_id,
         aws_secret_access_key=secret,
         aws_session_token=token,
-        config=Config(retries={"total_max_attempts": 1}),
+        config=Config(retries={"total_max_attempts": 1}, **config),
     )
 
 

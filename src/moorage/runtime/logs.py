@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Hashable
+from types import TracebackType
 from typing import TextIO
 
 from moorage import control_characters
@@ -115,6 +116,21 @@ class LineFormatter(logging.Formatter):
         return control_characters.escape(text).replace("\n", f"\n{CONTINUATION}")
 
 
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """In place of the interpreter, which would print what an error says as it is."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        logging.getLogger(__name__).critical(
+            "the process ends by an error", exc_info=(kind, error, traceback)
+        )
+
+
+def _log_uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    error = arguments.exc_value
+    logging.getLogger(__name__).error("a thread ended by an error", exc_info=error)
+
+
 def configure(process: str, *, level: int = logging.INFO) -> None:
     """Set up logging for one process of the server; `process` names it in every line."""
     handler = LimitedHandler(sys.stderr, RepetitionLimit(most=MOST_OF_A_KIND, seconds=KIND_SECONDS))
@@ -122,5 +138,8 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from moorage import control_characters
 from moorage.resources import Definition, Endpoint, EndpointStatus
 
 _LONGEST_FAILURE_REASON = 1024
@@ -32,7 +33,9 @@ def describe(endpoint: Endpoint, *, counts: Mapping[str, int], target: Definitio
         "LastDeploymentConfig": endpoint.definition.get("DeploymentConfig"),
     }
     if endpoint.failure_reason:
-        reply["FailureReason"] = endpoint.failure_reason[:_LONGEST_FAILURE_REASON]
+        # A container's last lines and the names in an archive can be in it.
+        reason = control_characters.plain(endpoint.failure_reason)
+        reply["FailureReason"] = reason[:_LONGEST_FAILURE_REASON]
     if endpoint.deployed is not None:
         reply |= _in_service(endpoint.deployed, counts)
     if endpoint.target_config_name and endpoint.status in (EndpointStatus.CREATING, EndpointStatus.UPDATING):
