@@ -46,7 +46,7 @@ class Cancellation:
             if not self.requested:
                 self.requested = True
                 if self._task is not None:
-                    self._task.get_loop().call_soon_threadsafe(self._cancel, self._task)
+                    self._task.get_loop().call_soon_threadsafe(self.cancel, self._task)
 
     def obey(self) -> None:
         """The main thread has noticed by itself, and ends the invocation."""
@@ -84,13 +84,14 @@ class Cancellation:
         with _lock:
             self._task = task
             if self.requested:
-                self._cancel(task)
+                self.cancel(task)
 
     def detach(self) -> None:
         with _lock:
             self._task = None
 
-    def _cancel(self, task: "asyncio.Task[Any]") -> None:
+    def cancel(self, task: "asyncio.Task[Any]") -> None:
+        """On the main thread: ends the task, unless it has been told to end before."""
         if not self._raised:
-            self._raised = True
+            self.requested = self._raised = True
             task.cancel()

@@ -5,9 +5,11 @@ a refusal, so that what was asked before it is answered before it; nothing is re
 that of the one before it, to the byte, is not parsed anew.
 """
 
+import select
 import socket
 from collections import deque
 from functools import lru_cache
+from time import monotonic
 
 import httptools
 
@@ -16,6 +18,9 @@ from moorage.modelhost.cancellation import Cancellation
 
 # Of one read. A head that is larger than what may be is never whole after it.
 _READ_BYTES = http.MAX_HEAD_BYTES
+
+# No signal, whatever user code makes of SIGPIPE. Numbers, since the operators of enumerations are slow.
+_AT_ONCE = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 
 _FRAMING = ("content-length", "transfer-encoding")
 _OURS = frozenset({"connection", "expect", *_FRAMING})
@@ -69,7 +74,9 @@ class Connection:
         "requests",
         "running",
         "slot",
+        "slow",
         "sock",
+        "unsent",
         "unused",
     )
 
@@ -91,6 +98,10 @@ class Connection:
         """Whether the client waits for a word before it sends the body."""
         self.unused = False
         """Whether nothing has come since somebody looked whether there is anything."""
+        self.slow = False
+        """Whether its client has once been so slow to read that others were served meanwhile."""
+        self.unsent: deque[memoryview] = deque()
+        """What could not be sent yet, because the client does not read."""
         self._max_request_bytes = max_request_bytes
         self._parser = httptools.HttpRequestParser(self)
         self._reading: Request | None = None
@@ -111,7 +122,44 @@ class Connection:
     @property
     def is_pending(self) -> bool:
         """Whether there is anything to be done before it may be closed."""
-        return self._reading is not None or bool(self.requests)
+        return self._reading is not None or bool(self.requests) or bool(self.unsent)
+
+    def send(self, data: bytes, flags: int = 0) -> None:
+        """Sends what the client takes now, and keeps the rest. OSError when there is no client any more."""
+        if self.unsent:
+            self.unsent.append(memoryview(data))
+            return
+        try:
+            sent = self.sock.send(data, flags | _AT_ONCE)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.unsent.append(memoryview(data)[sent:])
+
+    def send_on(self) -> None:
+        """Sends of the rest what the client takes now. OSError as `send`."""
+        unsent = self.unsent
+        while unsent:
+            first = unsent[0]
+            try:
+                sent = self.sock.send(first, _AT_ONCE)
+            except BlockingIOError:
+                return
+            if sent < len(first):
+                unsent[0] = first[sent:]
+            else:
+                unsent.popleft()
+
+    def wait_until_sent(self, seconds: float | None) -> None:
+        """Returns when the rest has been sent, or after so many seconds. OSError as `send`."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        until = None if seconds is None else monotonic() + seconds
+        while self.unsent:
+            left = None if until is None else max(0.0, until - monotonic()) * 1000.0
+            if not poll.poll(left):
+                return
+            self.send_on()
 
     def receive(self) -> bool:
         """Reads what has come, once. False when nothing more will come."""

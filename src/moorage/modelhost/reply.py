@@ -1,9 +1,9 @@
 """The reply to one invocation, as it goes to the client: a whole body, or a stream."""
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from moorage.modelhost import http
 from moorage.modelhost.cancellation import ClientGone
@@ -13,11 +13,13 @@ from moorage.modelhost.shared import Shared, State
 from moorage.modelhost.sockets import reset
 
 _JOINED_BYTES = 64 * 1024  # what is larger is not copied to be sent together with its head
+_MORE_FOLLOWS = int(socket.MSG_MORE)
 _BODILESS = frozenset({204, 304})
 
 
 class Reply:
-    """A slow client blocks it; meanwhile the clock of the time limit stands. ClientGone when nobody reads.
+    """What the client does not take is kept by its connection. After a part the client has `patience_seconds` to take
+    it, during which the clock of the time limit stands; None is for ever. ClientGone when nobody reads.
 
     The head of a stream waits for its first part, so that an error before it is still a proper answer, and headers
     set until then count."""
@@ -29,18 +31,28 @@ class Reply:
         "_content_type",
         "_context",
         "_old",
+        "_patience_seconds",
         "_shared",
         "closes",
         "started",
     )
 
-    def __init__(self, connection: Connection, shared: Shared, *, closes: bool, old: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        shared: Shared,
+        *,
+        closes: bool,
+        old: bool,
+        patience_seconds: float | None = None,
+    ) -> None:
         self.started = False
         self.closes = closes
         """Whether the connection ends with it. In the end also: whether it has to."""
         self._connection = connection
         self._shared = shared
         self._old = old
+        self._patience_seconds = patience_seconds
         self._bodiless = False
         self._chunked = False
         self._content_type = http.TEXT
@@ -62,10 +74,11 @@ class Reply:
         if len(body) <= _JOINED_BYTES:
             self._send(b"%b\r\n%b" % (head, body))
         else:
-            self._send(head + b"\r\n", socket.MSG_MORE)
+            self._send(head + b"\r\n", _MORE_FOLLOWS)
             self._send(body)
 
-    def part(self, part: Any) -> None:
+    def part(self, part: Any) -> bool:
+        """Whether the client has to read before there is any use in another part."""
         if isinstance(part, str):
             part = part.encode()
         elif not isinstance(part, bytes | bytearray | memoryview):
@@ -77,7 +90,10 @@ class Reply:
             self._send_part(opening, bytes(part))
         elif opening:
             self._send(opening)
+        if self._connection.unsent:
+            self._wait()
         self._shared.busy_since[0] = monotonic()
+        return bool(self._connection.unsent)
 
     def error(self, status: int, message: str) -> None:
         self.begin(http.TEXT, None)
@@ -92,6 +108,7 @@ class Reply:
     def break_off(self) -> None:
         """The client shall see that the reply is not whole."""
         self.closes = True
+        self._connection.unsent.clear()
         sock = self._connection.sock
         if self.started and not self._chunked:
             reset(sock)
@@ -134,32 +151,29 @@ class Reply:
         if len(part) <= _JOINED_BYTES:
             self._send(b"%b%b\r\n" % (frame, part))
         else:
-            self._send(frame, socket.MSG_MORE)
-            self._send(part, socket.MSG_MORE)
+            self._send(frame, _MORE_FOLLOWS)
+            self._send(part, _MORE_FOLLOWS)
             self._send(b"\r\n")
 
     def _send(self, data: bytes, flags: int = 0) -> None:
+        try:
+            self._connection.send(data, flags)
+        except OSError:
+            self._gone()
+
+    def _wait(self) -> None:
+        """A client that has kept others waiting once does not do so again."""
+        connection = self._connection
+        patience = 0.0 if connection.slow and self._patience_seconds is not None else self._patience_seconds
         self._shared.busy_since[0] = 0.0
         try:
-            # No signal, whatever user code makes of SIGPIPE.
-            self._connection.sock.sendall(data, flags | socket.MSG_NOSIGNAL)
+            connection.wait_until_sent(patience)
         except OSError:
             self._shared.busy_since[0] = monotonic()  # user code may clean up now
-            if self._connection.running is not None:
-                self._connection.running.obey()
-            raise ClientGone from None
+            self._gone()
+        connection.slow = connection.slow or bool(connection.unsent)
 
-
-async def pump(parts: AsyncIterator[Any], reply: Reply) -> None:
-    import asyncio
-
-    try:
-        async for part in parts:
-            # It blocks the loop while the client is slow. That is what holds the user's other tasks back too.
-            reply.part(part)
-            # A generator that never waits would otherwise never hear that it is cancelled.
-            await asyncio.sleep(0)
-    finally:
-        close = getattr(parts, "aclose", None)
-        if close is not None:
-            await close()
+    def _gone(self) -> NoReturn:
+        if self._connection.running is not None:
+            self._connection.running.obey()
+        raise ClientGone from None

@@ -3,6 +3,10 @@
 One thread reads, runs and replies, so that nothing is handed from thread to thread on the way of an invocation.
 Bodies that come slowly wait in their connections; others are served meanwhile. A client's requests are answered in
 order, and after each of them it is the turn of the others.
+
+A client that does not read its reply holds up nobody else either: what is not sent is kept, a stream is not advanced,
+and both go on when the client has read. A client has `_PATIENCE_SECONDS` the first time that this happens, since a
+stream that is left at a yield while other invocations run is more than some user code is made for.
 """
 
 import select
@@ -16,19 +20,24 @@ from moorage.modelhost.connection import Connection, Request
 from moorage.modelhost.messages import Kind
 from moorage.modelhost.reply import Reply
 from moorage.modelhost.shared import Shared, State
+from moorage.modelhost.streams import Stream
 from moorage.modelhost.watcher import Watcher
 
-Invoke = Callable[[Connection, Request, Reply], None]
+Invoke = Callable[[Connection, Request, Reply], Stream | None]
+GoOn = Callable[[Connection, Stream], Stream | None]
+"""Both return a stream that waits for its client to read, or None."""
 
 _EVENTS = select.EPOLLIN | select.EPOLLRDHUP
 _END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_PATIENCE_SECONDS = 0.05
 _EVENTS_AT_ONCE = 64
 _MESSAGE_BYTES = 64
 _DESCRIPTOR = struct.Struct("i")
 
 
 class Server:
-    """`keeps`: whether connections stay here; else each goes back to the front with its reply."""
+    """`keeps`: whether connections stay here; else each goes back to the front with its reply. `interleaves`: whether
+    others are served while a stream waits for its client to read."""
 
     def __init__(
         self,
@@ -36,14 +45,18 @@ class Server:
         shared: Shared,
         watcher: Watcher,
         invoke: Invoke,
+        go_on: GoOn,
         *,
         keeps: bool,
         max_request_bytes: int | None,
+        interleaves: bool,
     ) -> None:
         self._control = control
         self._shared = shared
         self._watcher = watcher
         self._invoke = invoke
+        self._go_on = go_on
+        self._patience_seconds = _PATIENCE_SECONDS if interleaves else None
         self._keeps = keeps
         self._max_request_bytes = max_request_bytes
         self._epoll = select.epoll()
@@ -51,6 +64,9 @@ class Server:
         self._by_slot: dict[int, Connection] = {}
         self._backlog: deque[Connection] = deque()
         """Of connections that have been served, and have more to be served: they have waited for the others."""
+        self._unread: dict[Connection, tuple[bool, Stream | None]] = {}
+        """Connections whose clients have to read before more can be sent. With each: whether it is closed after that,
+        and the stream that goes on, if one does."""
         self._draining = False
 
     def run(self) -> None:
@@ -131,8 +147,11 @@ class Server:
         connection = self._by_slot.get(slot)
         if connection is not None:  # else it has been closed meanwhile
             connection.has_turn = True
-            self._epoll.modify(connection.fd, _EVENTS)
-            self._serve(connection)
+            if connection in self._unread:
+                self._advance(connection)
+            else:
+                self._epoll.modify(connection.fd, _EVENTS)
+                self._serve(connection)
 
     def _tidy(self) -> None:
         """Closes what has been idle since the last time."""
@@ -151,6 +170,9 @@ class Server:
         if event & _END:
             self._close(connection)  # whoever asked does not wait for the answer any more
             return
+        if connection in self._unread:
+            self._send_on(connection)
+            return
         if connection.requests:
             return  # it is in the backlog, and what comes behind them may wait where it is
         self._shared.states[connection.slot] = State.CONSUMED
@@ -161,14 +183,25 @@ class Server:
         elif connection.has_turn:
             self._serve(connection)
         else:
-            self._epoll.modify(connection.fd, select.EPOLLRDHUP)
-            self._tell(Kind.READY, connection.slot)
+            self._ask_for_turn(connection)
 
     def _serve(self, connection: Connection) -> None:
         """Answers the first of its requests."""
         request = connection.requests.popleft()
-        if connection.gone or not self._answer(connection, request):
+        if connection.gone:
             self._close(connection)
+            return
+        closes, stream = self._answer(connection, request)
+        self._answered(connection, closes, stream)
+
+    def _answered(self, connection: Connection, closes: bool, stream: Stream | None) -> None:
+        """As far as the client has read."""
+        if stream is not None or connection.unsent:
+            self._wait_for_client(connection, closes, stream)
+        elif closes or connection.gone:
+            self._close(connection)
+        elif connection.requests and not connection.has_turn:
+            self._ask_for_turn(connection)
         elif connection.requests:
             self._shared.states[connection.slot] = State.CONSUMED
             self._backlog.append(connection)
@@ -182,38 +215,94 @@ class Server:
         if connection.expecting:
             connection.expecting = False
             self._send(connection, http.CONTINUE)
+            if connection.unsent:
+                self._wait_for_client(connection, False, None)
+                return
         if self._keeps:
             return
         if not half_received:
             self._forget(connection)
             self._tell(Kind.RETURNED, connection.slot)
-        elif connection.has_turn:
+        else:
+            self._give_turn_up(connection)
+
+    def _give_turn_up(self, connection: Connection) -> None:
+        """The front may give the turn to another connection. With one worker there are no turns to be given."""
+        if connection.has_turn and not self._keeps:
             connection.has_turn = False
             self._tell(Kind.WAITING, connection.slot)
 
-    def _answer(self, connection: Connection, request: Request) -> bool:
-        """Whether the connection is still of use."""
+    def _ask_for_turn(self, connection: Connection) -> None:
+        self._epoll.modify(connection.fd, select.EPOLLRDHUP)
+        self._tell(Kind.READY, connection.slot)
+
+    # Clients that do not read.
+
+    def _wait_for_client(self, connection: Connection, closes: bool, stream: Stream | None) -> None:
+        self._unread[connection] = closes, stream
+        self._epoll.modify(connection.fd, select.EPOLLOUT | select.EPOLLRDHUP)
+        self._give_turn_up(connection)
+
+    def _send_on(self, connection: Connection) -> None:
+        """The client has read."""
+        try:
+            connection.send_on()
+        except OSError:
+            self._close(connection)
+            return
+        if connection.unsent:
+            return
+        closes, stream = self._unread[connection]
+        if stream is None:
+            del self._unread[connection]
+            self._epoll.modify(connection.fd, _EVENTS)
+            self._answered(connection, closes, None)
+        elif connection.has_turn:
+            self._advance(connection)
+        else:
+            self._ask_for_turn(connection)
+
+    def _advance(self, connection: Connection) -> None:
+        """The stream whose client has read, or has gone."""
+        _, stream = self._unread.pop(connection)
+        assert stream is not None
+        self._epoll.modify(connection.fd, _EVENTS)
+        still = self._go_on(connection, stream)
+        self._answered(connection, stream.reply.closes, still)
+
+    def _answer(self, connection: Connection, request: Request) -> tuple[bool, Stream | None]:
+        """Whether the connection is closed after the reply; and the reply if it is a stream that goes on."""
         closes = request.close or (self._draining and not connection.requests)
         if request.refusal is not None:
             status, sentence = request.refusal
             self._send(connection, http.text(status, sentence, close=True))
-            return False
+            return True, None
         if not http.is_invocation(request.method, request.url):
             reply = http.other(request.method, request.url, trouble=None, close=closes)
-            return self._send(connection, reply) and not closes
-        replying = Reply(connection, self._shared, closes=closes, old=request.old)
-        self._invoke(connection, request, replying)
-        return not replying.closes
+            return not self._send(connection, reply) or closes, None
+        replying = Reply(
+            connection,
+            self._shared,
+            closes=closes,
+            old=request.old,
+            patience_seconds=self._patience_seconds,
+        )
+        stream = self._invoke(connection, request, replying)
+        return replying.closes, stream
 
     def _send(self, connection: Connection, data: bytes) -> bool:
         try:
-            connection.sock.sendall(data, socket.MSG_NOSIGNAL)
+            connection.send(data)
         except OSError:
             return False
         return True
 
     def _close(self, connection: Connection) -> None:
         """The front sees the client off, with its own descriptor."""
+        _, stream = self._unread.pop(connection, (True, None))
+        if stream is not None:
+            connection.gone = True
+            self._go_on(connection, stream)
         self._forget(connection)
         self._tell(Kind.CLOSED, connection.slot)
 

@@ -30,6 +30,7 @@ class Settings:
     default_accept: str
     log_level: int
     max_request_bytes: int | None
+    interleaves_streams: bool
     environments_dir: Path
 
     @property
@@ -63,6 +64,7 @@ class Settings:
             default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
             log_level=_log_level(environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or "INFO"),
             max_request_bytes=max_request_bytes or None,
+            interleaves_streams=environ.get("MOORAGE_INTERLEAVE_STREAMS", "").lower() != "false",
             environments_dir=_environments_dir(environ),
         )
 

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -27,10 +27,11 @@ from moorage.modelhost.context import Context
 from moorage.modelhost.errors import InvocationError, StartupError
 from moorage.modelhost.handlers import Handler
 from moorage.modelhost.messages import DUMP_SIGNAL, Failure, Kind
-from moorage.modelhost.reply import Reply, pump
+from moorage.modelhost.reply import Reply
 from moorage.modelhost.serving import Server
 from moorage.modelhost.settings import Settings
 from moorage.modelhost.shared import Shared
+from moorage.modelhost.streams import AsyncStream, Stream, SyncStream, attached
 from moorage.modelhost.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -127,8 +128,10 @@ class Worker:
             self._shared,
             watcher,
             self._invoke,
+            self._go_on,
             keeps=self._settings.workers == 1,
             max_request_bytes=self._settings.max_request_bytes,
+            interleaves=self._settings.interleaves_streams,
         )
         self._control.send(messages.encode(Kind.LOADED))
         server.run()
@@ -139,24 +142,39 @@ class Worker:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._current.on_signal(signum, frame)
 
-    def _invoke(self, connection: Connection, request: Request, reply: Reply) -> None:
-        connection.running = self._current = cancellation = Cancellation()
-        # In this order, and the watching thread does it in the other one: so one of us sees what the other has done.
-        if connection.gone:
-            reply.break_off()
-            return
+    def _invoke(self, connection: Connection, request: Request, reply: Reply) -> Stream | None:
+        """None when the invocation has ended; else a stream whose client does not read."""
+        cancellation = Cancellation()
+        return self._run(connection, cancellation, reply, lambda: self._answer(request, reply))
+
+    def _go_on(self, connection: Connection, stream: Stream) -> Stream | None:
+        """With a stream whose client has read, or has gone."""
+        step = self._close if connection.gone else self._advance
+        return self._run(connection, stream.cancellation, stream.reply, lambda: step(stream))
+
+    def _run(
+        self,
+        connection: Connection,
+        cancellation: Cancellation,
+        reply: Reply,
+        step: Callable[[], Stream | None],
+    ) -> Stream | None:
+        connection.running = self._current = cancellation
         clock = self._shared.busy_since
         clock[0] = monotonic()
+        stream = None
         try:
-            self._answer(request, reply)
+            stream = step()
         except BaseException as error:
             clock[0] = 0.0
             self._failed(error, reply, cancelled=cancellation.requested)
         clock[0] = 0.0
         connection.running = None
-        self._shared.served[0] += 1
+        if stream is None:
+            self._shared.served[0] += 1
+        return stream
 
-    def _answer(self, request: Request, reply: Reply) -> None:
+    def _answer(self, request: Request, reply: Reply) -> Stream | None:
         headers = request.headers
         context = self._context(headers) if self._handler.takes_context else None
         body, content_type = self._handler.transform(request.body, headers, context)
@@ -164,13 +182,22 @@ class Worker:
         if isinstance(body, bytes):
             _flush_output()
             reply.whole(body)
-            return
+            return None
         if isinstance(body, AsyncIterator):
-            self._wait(pump(body, reply))
-        else:
-            self._stream(body, reply)
+            return self._advance(AsyncStream(body, reply, self._current, self._loop()))
+        return self._advance(SyncStream(body, reply, self._current))
+
+    def _advance(self, stream: Stream) -> Stream | None:
+        if not stream.advance():
+            return stream
         _flush_output()
-        reply.end()
+        stream.reply.end()
+        return None
+
+    def _close(self, stream: Stream) -> None:
+        stream.close()
+        _flush_output()
+        stream.reply.break_off()
 
     def _context(self, headers: dict[str, str]) -> Context:
         return Context(
@@ -194,39 +221,17 @@ class Worker:
         except ClientGone:
             reply.break_off()
 
-    def _stream(self, parts: Iterator[Any], reply: Reply) -> None:
-        cancellation = self._current
-        try:
-            while True:
-                try:
-                    part = cancellation.next_part(parts)
-                except StopIteration:
-                    return
-                reply.part(part)
-        finally:
-            close = getattr(parts, "close", None)
-            if close is not None:
-                close()
-
     def _wait(self, awaitable: Awaitable[Any]) -> Any:
-        """Runs async user code. One loop for the worker's life, since clients and locks belong to a loop."""
-        import asyncio  # here, because most models need none of it and it is slow to import
+        """Runs async user code."""
+        return self._loop().run_until_complete(attached(awaitable, self._current))
 
+    def _loop(self) -> "asyncio.AbstractEventLoop":
+        """One for the worker's life, since clients and locks belong to a loop."""
         if self._runner is None:
+            import asyncio  # here, because most models need none of it and it is slow to import
+
             self._runner = asyncio.Runner()
-        loop = self._runner.get_loop()
-        cancellation = self._current
-
-        async def attached() -> Any:
-            task = asyncio.current_task()
-            assert task is not None
-            cancellation.attach(task)
-            try:
-                return await awaitable
-            finally:
-                cancellation.detach()
-
-        return loop.run_until_complete(attached())
+        return self._runner.get_loop()
 
 
 def _error_answer(error: BaseException) -> tuple[int, str]:
