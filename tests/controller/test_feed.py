@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from moorage.controller.feed import Feed
 from moorage.counts import InvocationCounts
@@ -204,3 +206,28 @@ async def test_a_large_table_is_taken_in_while_others_go_on(tmp_path: Path) -> N
         assert between > 1000
         assert table.find(ACCOUNT, "e-1999") is not None
     feed.close()
+
+
+async def test_gateways_know_how_the_control_plane_does_and_that_it_is_away(tmp_path: Path) -> None:
+    feed = Feed(gateways=1)
+    await feed.listen(tmp_path / "feed")
+    feed.publish_control_plane({"controller": {"available": True, "epoch": 1}})
+    told: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+    task = asyncio.create_task(
+        follow(
+            tmp_path / "feed",
+            RoutingTable(on_drained=lambda each: None),
+            asyncio.Queue(),
+            asyncio.Event(),
+            control_plane=told.put_nowait,
+        )
+    )
+    assert await told.get() == {"controller": {"available": True, "epoch": 1}}
+    feed.publish_control_plane({"controller": {"available": True, "epoch": 2}})
+    assert await told.get() == {"controller": {"available": True, "epoch": 2}}
+    feed.close()
+    away = (await told.get())["controller"]
+    assert away["available"] is False
+    assert datetime.fromisoformat(away["since"]).tzinfo is not None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

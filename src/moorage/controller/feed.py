@@ -73,6 +73,10 @@ class Feed:
         """The same of the policies of endpoints, by ARN."""
         self._announce("policies", documents)
 
+    def publish_control_plane(self, state: Mapping[str, Any]) -> None:
+        """Tell every gateway how the control plane does."""
+        self._announce("control_plane", state)
+
     def _announce(self, what: str, value: Mapping[str, Any]) -> None:
         if self._announced.get(what) != value:
             self._announced[what] = value

@@ -3,11 +3,12 @@
 One JSON value a line. From the controller, after connecting: `{"only": [[account_id, name]…]}` (there are no other
 routes), a `{"put": route}` for each, and `{"complete": true}`; each is small, so that invocations go on between them.
 Then `{"put": route}`, `{"remove": [account_id, name]}`, `{"identities": snapshot}` (who may call: see
-`moorage.auth.access`), `{"policies": {arn: document…}}` (those of all endpoints), `{"drain": [instance_id…]}` and
-`{"sync": number}`. To the controller: `{"drained": instance_id}` when an instance that no route names any more has
-nothing inside it, and `{"synced": number}` once everything before that `sync` has been taken in. While the controller
-is away the last table stays. Once a second, and at the end, goes what has been observed since (`counts`, of which
-each is told once): a process that is killed takes the last second with it.
+`moorage.auth.access`), `{"policies": {arn: document…}}` (those of all endpoints), `{"control_plane": {…}}` (how the
+controller and its database do), `{"drain": [instance_id…]}` and `{"sync": number}`. To the controller:
+`{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
+`{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last table
+stays. Once a second, and at the end, goes what has been observed since (`counts`, of which each is told once): a
+process that is killed takes the last second with it.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,12 @@ async def follow(
     *,
     identities: Callable[[Mapping[str, Any]], None] = lambda snapshot: None,
     policies: Callable[[Mapping[str, str]], None] = lambda documents: None,
+    control_plane: Callable[[Mapping[str, Any]], None] = lambda state: None,
     observe: Callable[[], Iterable[Report]] | None = None,
 ) -> None:
     """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole.
-    `identities` is called with each snapshot of who may call, `policies` with those of the endpoints.
+    `identities` is called with each snapshot of who may call, `policies` with those of the endpoints, and
+    `control_plane` with how the controller does, which includes that it is away.
     `observe` is asked, while there is a controller to tell, for what has been observed."""
     while True:
         try:
@@ -61,6 +65,8 @@ async def follow(
                     identities(message["identities"])
                 elif "policies" in message:
                     policies(message["policies"])
+                elif "control_plane" in message:
+                    control_plane(message["control_plane"])
                 else:
                     _apply(message, table, reports)
                 if table.complete:
@@ -76,6 +82,7 @@ async def follow(
             for reporter in reporters:
                 reporter.cancel()
             writer.close()
+            control_plane({"controller": {"available": False, "since": datetime.now(UTC).isoformat()}})
         await asyncio.sleep(_RETRY_SECONDS)
 
 

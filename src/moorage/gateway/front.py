@@ -78,6 +78,8 @@ class GatewayFront:
         self.verifier = verifier
         self.access = access
         self.limits = limits
+        self.control_plane: Mapping[str, object] = {}
+        """What is known of the controller and its database; see `moorage.gateway.health`."""
         self.table = table
         self.loop = loop
         self.refusals = Refusals(audit, region=settings.region)

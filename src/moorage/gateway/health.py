@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 
 class HealthCall(Call):
-    """200 once the routing table has been received from the controller, 503 before. No authentication."""
+    """200 once the routing table has been received from the controller, 503 before. No authentication.
+
+    The body tells more: `controller` and `database` say whether each is `available`, and since when if it is not.
+    Endpoints in service keep answering without them, so they are no reason for another status.
+    """
 
     def __init__(self, front: "GatewayFront", request: Request) -> None:
         self._front = front
@@ -18,5 +22,6 @@ class HealthCall(Call):
 
     def end(self) -> None:
         ready = self._front.table.complete
-        body = json.dumps({"status": "ready" if ready else "starting"}).encode()
+        status = "ready" if ready else "starting"
+        body = json.dumps({"status": status, **self._front.control_plane}).encode()
         self._request.reply(200 if ready else 503, b"Content-Type: application/json\r\n", body)

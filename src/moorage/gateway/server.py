@@ -121,6 +121,7 @@ class GatewayServer:
                 received,
                 identities=self._know,
                 policies=self._access.replace_resource_policies,
+                control_plane=partial(setattr, front, "control_plane"),
                 observe=lambda: self.observe(front),
             )
             tasks.append(loop.create_task(feed, name="follow the feed"))

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 import uvicorn
@@ -38,7 +39,7 @@ from moorage.routing.table import RoutingTable
 from moorage.storage.database import Database
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
-from moorage.storage.lease import LeaseLost
+from moorage.storage.lease import Lease, LeaseLost
 from moorage.storage.objects import ObjectStore
 from moorage.storage.resources import SqlResourceStore
 
@@ -49,21 +50,24 @@ logger = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, url: str, database: Database, sealer: Sealer) -> None:
-    """Answer the gateways, reconcile, and run what is queued, until SIGTERM. The lease of the database is given back
-    then; closing it is the caller's.
+    """Answer the gateways, reconcile, and run what is queued, until SIGTERM. The database's lease is kept already,
+    and given back then; closing the database is the caller's.
 
     Raises:
         LeaseLost: another controller leads the database by now, so that this one stops.
     """
     lease = database.lease
     assert lease is not None
-    keeping = asyncio.create_task(lease.keep(), name="keep the lease")
+    assert lease.keeping is not None
     try:
         policies_changed = asyncio.Event()
         store = SqlResourceStore(database, on_policies_change=policies_changed.set)
         objects = _objects(settings, url)
         audit = AuditLog(settings.audit_file)
         feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
+        publish_state = partial(_publish_state, feed, database, lease)
+        publish_state()
+        database.outage.on_change = publish_state
         changed = asyncio.Event()
         identities = IdentityStore(database, sealer, on_change=changed.set)
         await identities.ensure_account(settings.account_id, "root")
@@ -143,7 +147,7 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             "publish notifications": publisher.run(),
             "remove what is left": housekeeper.run(recovered),
         }
-        tasks = [keeping, *(asyncio.create_task(work, name=name) for name, work in works.items())]
+        tasks = [lease.keeping, *(asyncio.create_task(work, name=name) for name, work in works.items())]
         try:
             # Clients are answered once it is known what is in service; the gateway holds them as long.
             with suppress(TimeoutError):
@@ -157,9 +161,20 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             await asyncio.gather(*tasks, return_exceptions=True)
             await workshop.close()
     finally:
-        keeping.cancel()
         with suppress(DatabaseUnavailable):  # then it ends by itself
             await lease.release()
+
+
+def _publish_state(feed: Feed, database: Database, lease: Lease) -> None:
+    since = database.outage.since
+    feed.publish_control_plane(
+        {
+            "controller": {"available": True, "epoch": lease.epoch},
+            "database": {"available": True}
+            if since is None
+            else {"available": False, "since": since.isoformat()},
+        }
+    )
 
 
 async def _publish(

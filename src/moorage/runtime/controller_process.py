@@ -19,7 +19,7 @@ from moorage.config import Settings
 from moorage.runtime import last_words, logs
 from moorage.storage.database import Database, open_database
 from moorage.storage.failures import DatabaseUnavailable, UnusableDatabase, lasting
-from moorage.storage.lease import Contender, Lease, LeaseLost, acquire
+from moorage.storage.lease import Contender, Lease, acquire
 from moorage.storage.lease_table import SqlLeaseTable
 from moorage.storage.secret_key_check import checked_sealer
 
@@ -56,8 +56,6 @@ async def _open(settings: Settings) -> Database:
                 timeout_seconds=settings.database_timeout_seconds,
                 take_lease=partial(_lead, settings=settings),
             )
-        except LeaseLost:
-            raise
         except DatabaseUnavailable as error:
             now = time.monotonic()
             if now - told_at >= _TELL_EVERY_SECONDS:
@@ -75,12 +73,14 @@ async def _lead(database: Database, settings: Settings) -> Lease:
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    return await acquire(
+    lease = await acquire(
         SqlLeaseTable(database),
         me,
         lease_seconds=settings.lease_seconds,
         patient="MOORAGE_WAS_READY" in os.environ,
     )
+    lease.start_keeping()
+    return lease
 
 
 def main() -> int:

@@ -165,6 +165,7 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.epoch = epoch
+        self.keeping: asyncio.Task[NoReturn] | None = None
         self._table = table
         self._me = me
         self._lease_seconds = lease_seconds
@@ -221,8 +222,14 @@ class Lease:
                 self._lost.set()
                 raise LeaseLost(f"the database is led by {describe(row)}: this controller stops acting")
 
+    def start_keeping(self) -> None:
+        """Do so in the background, as the task `keeping`, until it is given back."""
+        self.keeping = asyncio.create_task(self.keep(), name="keep the lease")
+
     async def release(self) -> None:
         """Give it back, so that the next controller need not wait."""
+        if self.keeping is not None:
+            self.keeping.cancel()
         if not self._lost.is_set():
             self._lost.set()
             await self._table.release(self.epoch, self._me)
