@@ -292,6 +292,11 @@ class Settings:
         return self.run_dir / "internal-url"
 
     @property
+    def shown_certificate_file(self) -> Path:
+        """Holds the path of the running server's certificate chain, for `moorage env`; empty without TLS."""
+        return self.run_dir / "certificate"
+
+    @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'moorage.db'}"
 

@@ -1,9 +1,11 @@
 """TLS on the way to clients: who may speak, what is refused, and another certificate without a restart."""
 
+import os
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,21 +22,29 @@ ECHO = {
 }
 
 
-def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+KINDS = {
+    "ecdsa": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+    "rsa": ("-newkey", "rsa:2048"),
+}
+
+
+def make_certificate(
+    folder: Path,
+    name: str,
+    *,
+    kind: str = "ecdsa",
+    days: str = "100",
+    protection: tuple[str, ...] = ("-nodes",),
+    issuer: tuple[Path, Path] | None = None,
+) -> tuple[Path, Path]:
+    """A certificate and its key; `issuer` are those of another one, else it is its own."""
     folder.mkdir(exist_ok=True)
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     new_certificate, new_key = folder / "new-certificate.pem", folder / "new-key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ]
-    command += ["-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", *KINDS[kind], *protection, "-days", days, "-subj", f"/CN={name}"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    if issuer is not None:
+        command += ["-CA", str(issuer[0]), "-CAkey", str(issuer[1])]
     subprocess.run([*command, "-keyout", new_key, "-out", new_certificate], check=True, capture_output=True)
     new_key.rename(key)
     new_certificate.rename(certificate)
@@ -67,6 +77,7 @@ def test_clients_speak_tls_and_see_a_new_certificate_without_a_restart(
     server.deploy("echo", ECHO)
     assert invoke(server) == b"hello"
     assert served(server.url) == "first"
+    sees_the_server(server, certificate[0])
 
     make_certificate(tmp_path / "tls", "second")
     eventually(lambda: served(server.url) == "second")
@@ -112,6 +123,34 @@ def test_a_certificate_that_is_none_stops_the_start(tmp_path: Path) -> None:
     )
     with pytest.raises(CannotServe, match=r"missing\.pem.*PEM files"):
         _check_certificate(settings)
+
+
+def sees_the_server(server: MoorageServer, certificate: Path) -> None:
+    """With what `moorage env` prints, and nothing else: SDKs, and our own command line."""
+    moorage = [sys.executable, "-m", "moorage"]
+    usual = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    printed = subprocess.run(
+        [*moorage, "env", "--data-dir", str(server.data_dir)],
+        env=usual,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"export AWS_CA_BUNDLE={certificate}\n" in printed
+    assert f"export NODE_EXTRA_CA_CERTS={certificate}\n" in printed
+    boto3_sees = (
+        "import boto3; print(boto3.client('sagemaker').list_endpoints()['Endpoints'][0]['EndpointName'])"
+    )
+    for command in ([sys.executable, "-c", boto3_sees], [*moorage, "endpoints"], [*moorage, "metrics"]):
+        script = f'{printed}\nexec "$@"'
+        seen = subprocess.run(
+            ["sh", "-c", script, "sh", *command],
+            env=usual,
+            cwd=server.data_dir.parent,
+            capture_output=True,
+            text=True,
+        )
+        assert "echo" in seen.stdout, (command, seen)
 
 
 def invoke(server: MoorageServer) -> Any:

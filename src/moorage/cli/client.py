@@ -7,6 +7,7 @@ directory, with its root key. An S3 of one's own (setting `s3_endpoint`) is alwa
 import http.client
 import json
 import os
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -100,6 +101,11 @@ class PrivateRoutes:
         self._url = f"{runtime.meta.endpoint_url}/_moorage"
         self._credentials = runtime._request_signer._credentials
         self._region = runtime.meta.region_name
+        self._tls: ssl.SSLContext | None = None
+        if self._url.startswith(
+            "https:"
+        ):  # with the variable that boto3, the aws CLI and the SDKs have for this
+            self._tls = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
 
     @contextmanager
     def open(self, method: str, path: str, **query: object) -> Iterator[http.client.HTTPResponse]:
@@ -115,7 +121,7 @@ class PrivateRoutes:
         SigV4Auth(self._credentials.get_frozen_credentials(), "sagemaker", self._region).add_auth(signed)
         request = urllib.request.Request(url, headers=dict(signed.headers.items()), method=method)
         try:
-            with urllib.request.urlopen(request) as reply:
+            with urllib.request.urlopen(request, context=self._tls) as reply:
                 yield reply
         except urllib.error.HTTPError as error:
             raise Refused(error.code, _message(error)) from error

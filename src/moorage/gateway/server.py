@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -215,6 +216,7 @@ class GatewayServer:
                 self._log_given_up(now)
                 if self._certificate is not None:
                     self._certificate.reload_if_changed()
+                    self._certificate.complain(datetime.now(UTC))
                 await self._expire_connections(now)
 
     def _log_given_up(self, now: float) -> None:

@@ -8,6 +8,7 @@ Shutdown is the reverse of start-up: gateways drain, the controller ends, instan
 import asyncio
 import errno
 import fcntl
+import ipaddress
 import logging
 import os
 import shutil
@@ -51,13 +52,19 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     _make_directories(settings)
     _check_certificate(settings)
     _check_audit_log(settings)
+    warn_of_plain_http(settings)
     with ExitStack() as stack:
         installation = stack.enter_context(_only_server_of(settings.data_dir))
         listeners = stack.enter_context(_listeners(settings))
         internal = stack.enter_context(_internal_listener()) if _is_apart(settings) else None
         url = _url(settings.host, listeners[0], secure=bool(settings.tls_certificate))
         internal_url = url if internal is None else _url("127.0.0.1", internal, secure=False)
-        for file, text in ((settings.url_file, url), (settings.internal_url_file, internal_url)):
+        certificate = str(Path(settings.tls_certificate).absolute()) if settings.tls_certificate else ""
+        for file, text in (
+            (settings.url_file, url),
+            (settings.internal_url_file, internal_url),
+            (settings.shown_certificate_file, certificate),
+        ):
             with _writing(file):
                 file.write_text(text)
             stack.callback(file.unlink, missing_ok=True)
@@ -368,6 +375,26 @@ def _internal_listener() -> socket.socket:
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.set_inheritable(True)
     return listener
+
+
+def warn_of_plain_http(settings: Settings) -> None:
+    if not settings.tls_certificate and not is_loopback(settings.host):
+        logger.warning(
+            "clients of other machines reach %s without TLS: signatures keep strangers from calling, but anybody on "
+            "the network's way can read every body and reply. Set tls_certificate and tls_key, or have a proxy speak "
+            "TLS",
+            settings.host,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener at this address or name."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # another name, which may be any address
+        return False
 
 
 def _check_certificate(settings: Settings) -> None:
