@@ -244,7 +244,7 @@ async def measure_claims(url: str, queued: int) -> dict[str, list[float]]:
             times = []
             for _ in range(200):
                 started = time.perf_counter()
-                claims = await queue.claim(ACCOUNT, "deep", most=most, lease_seconds=3600)
+                claims = await queue.claim(ACCOUNT, "deep", most=most)
                 times.append((time.perf_counter() - started) * 1000)
                 assert len(claims) == most
             cuts = statistics.quantiles(times, n=100)

@@ -206,9 +206,6 @@ class Settings:
     async_require_content_length: bool = setting(
         False, "Whether an asynchronous invocation fails when its container replies in chunks, as on AWS."
     )
-    async_lease_seconds: float = setting(
-        15.0, "After how long an invocation that a dead dispatcher held is run again.", least=1, most=3600
-    )
     async_keep_seconds: float = setting(
         86400.0, "How long finished asynchronous invocations are remembered.", least=0, most=31_536_000
     )

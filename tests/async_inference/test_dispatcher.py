@@ -53,9 +53,7 @@ class World:
         self.attempts = Attempts(
             queue=queue, objects=s3.store(), rules=Rules(**{**defaults, **rules}), notify=lambda: None
         )
-        self.dispatcher = Dispatcher(
-            queue=queue, attempts=self.attempts, table=self.table, lease_seconds=30, keep_seconds=3600
-        )
+        self.dispatcher = Dispatcher(queue=queue, attempts=self.attempts, table=self.table, keep_seconds=3600)
         self.generation = 0
         self.servers: list[asyncio.Server] = []
 
@@ -573,8 +571,10 @@ async def test_a_later_attempt_removes_what_an_earlier_one_left(tmp_path: Path, 
         for script, status in ((echo, Status.COMPLETED), (refuse, Status.FAILED)):
             here.table.remove(*KEY)
             invocation = await here.put()
-            [first] = await here.queue.claim(*KEY, most=1, lease_seconds=0.0)
+            [first] = await here.queue.claim(*KEY, most=1)
             assert first.attempt == 1
+            here.queue.abandon(first)
+            await here.queue.recover()
             assert invocation.output_location is not None
             assert invocation.failure_location is not None
             s3.write(invocation.output_location, b"of the first attempt")
@@ -627,7 +627,8 @@ async def test_a_fault_of_ours_does_not_repeat_for_ever(
         here.attempts.run = broken  # type: ignore[method-assign]
         invocation = await here.put()
         for _ in range(4):
-            assert await here.queue.claim(*KEY, most=1, lease_seconds=0.0)
+            [claim] = await here.queue.claim(*KEY, most=1)
+            await here.queue.release(claim)
         await here.serve(echo)
         record = await here.finished(invocation)
         assert record.status is Status.FAILED

@@ -109,7 +109,7 @@ async def test_an_upgrade_keeps_resources_and_adds_the_queue(database_url: str) 
     await database.close()
 
     database = await open_database(database_url)
-    [claim] = await SqlQueue(database).claim(ACCOUNT, "churn", most=9, lease_seconds=60)
+    [claim] = await SqlQueue(database).claim(ACCOUNT, "churn", most=9)
     assert claim.invocation.body == b"1"
     await database.close()
 
@@ -131,7 +131,7 @@ async def test_a_queue_in_use_survives_reopening(database_url: str) -> None:
     given = [invocation(number) for number in range(3)]
     for each in given:
         await queue.put(each)
-    ended, held = await queue.claim(ACCOUNT, "churn", most=2, lease_seconds=3600)
+    ended, held = await queue.claim(ACCOUNT, "churn", most=2)
     notice = Notice(account_id=ACCOUNT, topic_arn="arn:aws:sns:us-east-1:111122223333:t", message="{}")
     outcome = Outcome(
         status=Status.FAILED, finished_time=datetime.now(UTC), reason="why — ☃", notices=(notice,)
@@ -146,10 +146,10 @@ async def test_a_queue_in_use_survives_reopening(database_url: str) -> None:
     assert [record.status for _, record in before] == [Status.QUEUED, Status.RUNNING, Status.FAILED]
     [owed] = await Outbox(database).due(datetime.now(UTC), 9)
     assert owed.notice == notice
-    [waiting] = await queue.claim(ACCOUNT, "churn", most=9, lease_seconds=60)
+    [waiting] = await queue.claim(ACCOUNT, "churn", most=9)
     assert waiting.invocation == given[2]
     assert not await queue.finish(ended, outcome), "what has ended stays ended"
-    assert await queue.finish(held, outcome), "the lease outlives the process that took it"
+    assert await queue.finish(held, outcome), "a claim outlives the process, until another recovers it"
     await database.close()
 
 

@@ -27,6 +27,7 @@ from moorage.async_inference.outbox import Backoff, Outbox, Owed
 from moorage.async_inference.publisher import Publisher, create_publisher
 from moorage.async_inference.senders import NotDelivered, Sender, create_sender
 from moorage.auth.credentials import read_or_create_root_key
+from moorage.clock import SteadyClock
 from moorage.config import Settings
 from moorage.storage.database import Database, open_database
 from tests.servers import eventually
@@ -200,9 +201,9 @@ async def test_a_topic_that_begins_to_hang_leaves_threads_to_others(outbox: Watc
 
 
 async def test_a_topic_that_fails_rests_and_then_everything_follows(database: Database) -> None:
-    hour = timedelta(hours=1)
     outbox = WatchedOutbox(database, Backoff(first_seconds=3600, longest_seconds=3600))
-    now, is_open = datetime.now(UTC), threading.Event()
+    now, elapsed, is_open = datetime.now(UTC), 0.0, threading.Event()
+    clock = SteadyClock(time_of_day=lambda: now, monotonic=lambda: elapsed)
 
     def act(notice: Notice) -> None:
         if notice.topic_arn == "dead" and not is_open.is_set():
@@ -210,14 +211,14 @@ async def test_a_topic_that_fails_rests_and_then_everything_follows(database: Da
 
     sender = Script(act)
     await outbox.add([to("dead", n) for n in range(20)], now)
-    async with running(outbox, sender, now=lambda: now) as publisher:
+    async with running(outbox, sender, clock=clock) as publisher:
         await outbox.errors.get()
         await outbox.add([to("alive")], now)
         publisher.wake()
         assert await outbox.arrived.get() == to("alive")
         assert sender.sent["dead"] == 1  # the other nineteen rest with it
         is_open.set()
-        now += hour
+        elapsed += 3600
         publisher.wake()
         assert {(await outbox.arrived.get()).topic_arn for _ in range(20)} == {"dead"}
     assert sender.sent["dead"] == 21

@@ -6,10 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import case, func, select
 
-from moorage.async_inference.base import AsyncInvocation, Claim, Notice, Outcome, Status
+from moorage.async_inference.base import AsyncInvocation, Claim, Notice, Outcome, Purged, Status
 from moorage.async_inference.outbox import Outbox
+from moorage.async_inference.purge import purge
 from moorage.async_inference.sql import SqlQueue
+from moorage.storage import schema
 from moorage.storage.database import Database, open_database
 
 ACCOUNT, ENDPOINT = "000000000000", "demo"
@@ -40,15 +43,31 @@ def outcome(status: Status = Status.COMPLETED, **members: Any) -> Outcome:
     return Outcome(status=status, finished_time=datetime.now(UTC), **members)
 
 
-async def claim_one(queue: SqlQueue, lease_seconds: float = 60) -> Claim | None:
-    claims = await queue.claim(*KEY, most=1, lease_seconds=lease_seconds)
+async def claim_one(queue: SqlQueue) -> Claim | None:
+    claims = await queue.claim(*KEY, most=1)
     return claims[0] if claims else None
 
 
-async def claimed(queue: SqlQueue, lease_seconds: float = 60) -> Claim:
-    claim = await claim_one(queue, lease_seconds)
+async def claimed(queue: SqlQueue) -> Claim:
+    claim = await claim_one(queue)
     assert claim is not None
     return claim
+
+
+async def check_counts(database: Database) -> None:
+    """The numbers that are kept are those of the rows."""
+    table, counts = schema.async_invocations, schema.async_counts
+    status = case(
+        (table.c.status.is_not(None), table.c.status),
+        (table.c.token.is_(None), "Queued"),
+        else_="Running",
+    )
+    counted = select(table.c.account_id, table.c.endpoint_name, status, func.count()).group_by(
+        table.c.account_id, table.c.endpoint_name, status
+    )
+    async with database.read() as connection:
+        kept = {tuple(row) for row in await connection.execute(select(counts).where(counts.c.number != 0))}
+        assert kept == {tuple(row) for row in await connection.execute(counted)}
 
 
 async def test_an_invocation_comes_back_as_it_was_accepted(queue: SqlQueue) -> None:
@@ -74,8 +93,8 @@ async def test_the_oldest_comes_first(queue: SqlQueue) -> None:
     given = [invocation(number) for number in range(20)]
     for each in given:
         await queue.put(each)
-    first = await queue.claim(*KEY, most=15, lease_seconds=60)
-    rest = await queue.claim(*KEY, most=15, lease_seconds=60)
+    first = await queue.claim(*KEY, most=15)
+    rest = await queue.claim(*KEY, most=15)
     assert [claim.invocation for claim in (*first, *rest)] == given
 
 
@@ -85,7 +104,7 @@ async def test_no_two_claimants_get_the_same(queue: SqlQueue) -> None:
     given = {each.invocation_id: 0 for each in puts}
 
     async def claimant() -> None:
-        while claims := await queue.claim(*KEY, most=7, lease_seconds=60):
+        while claims := await queue.claim(*KEY, most=7):
             for claim in claims:
                 given[claim.invocation.invocation_id] += 1
 
@@ -100,30 +119,54 @@ async def test_endpoints_and_accounts_have_queues_of_their_own(queue: SqlQueue) 
     assert sorted(await queue.backlogged()) == [(ACCOUNT, "other"), ("111111111111", ENDPOINT)]
 
 
-async def test_a_claim_that_dies_is_taken_again_and_the_dead_cannot_finish(queue: SqlQueue) -> None:
+async def test_what_a_process_held_when_it_ended_is_recovered_and_the_dead_cannot_finish(
+    queue: SqlQueue, database: Database
+) -> None:
     await queue.put(invocation())
-    dead = await claimed(queue, lease_seconds=0.0)
-    second = await claimed(queue)
+    dead = await claimed(queue)
+    next_process = SqlQueue(database)
+    assert await claim_one(next_process) is None
+    assert await next_process.recover() == [KEY]
+    second = await claimed(next_process)
     assert (second.attempt, second.first_claimed_time) == (2, dead.first_claimed_time)
     assert not await queue.finish(dead, outcome())
     assert not await queue.release(dead)
-    assert await queue.extend([dead], lease_seconds=60) == set()
-    assert await queue.extend([second], lease_seconds=60) == {second.invocation.invocation_id}
-    assert await claim_one(queue) is None
-    assert await queue.finish(second, outcome())
-    assert not await queue.finish(second, outcome(Status.FAILED))
+    assert await next_process.recover() == []
+    assert await next_process.finish(second, outcome())
+    assert not await next_process.finish(second, outcome(Status.FAILED))
     [record] = await queue.find(ACCOUNT, second.invocation.invocation_id)
     assert (record.status, record.attempts) == (Status.COMPLETED, 2)
+    await check_counts(database)
 
 
-async def test_a_lease_that_is_extended_lasts(queue: SqlQueue) -> None:
-    await queue.put(invocation())
-    claim = await claimed(queue, lease_seconds=0.0)
-    await queue.extend([claim], lease_seconds=60)
-    assert await claim_one(queue) is None
-    due = await queue.next_claimable(*KEY)
-    assert due is not None
-    assert due > datetime.now(UTC) + timedelta(seconds=30)
+async def test_only_what_is_in_nobodys_hands_is_recovered(queue: SqlQueue, database: Database) -> None:
+    for number in range(3):
+        await queue.put(invocation(number))
+    held, abandoned, _ = await queue.claim(*KEY, most=3)
+    queue.abandon(abandoned)
+    assert await queue.recover() == [KEY]
+    again = await claimed(queue)
+    assert again.invocation == abandoned.invocation
+    assert not await queue.finish(abandoned, outcome())
+    assert await queue.finish(held, outcome())
+    assert await queue.recover() == []
+    await check_counts(database)
+
+
+async def test_a_completed_one_needs_its_body_no_more_and_a_failed_one_does(
+    queue: SqlQueue, database: Database
+) -> None:
+    for status in (Status.COMPLETED, Status.FAILED, Status.EXPIRED):
+        await queue.put(invocation(1))
+        await queue.finish(await claimed(queue), outcome(status))
+    async with database.read() as connection:
+        assert await connection.scalar(select(func.count()).select_from(schema.async_bodies)) == 2
+    for _, record in await queue.records(ACCOUNT):
+        id = record.invocation.invocation_id
+        later = datetime.now(UTC) + timedelta(hours=6)
+        assert await queue.requeue(ACCOUNT, id, expires_time=later) is (record.status is not Status.COMPLETED)
+    assert [claim.invocation.body for claim in await queue.claim(*KEY, most=9)] == [b"1", b"1"]
+    await check_counts(database)
 
 
 async def test_what_is_given_back_comes_to_the_front_unless_it_is_to_wait(queue: SqlQueue) -> None:
@@ -134,11 +177,11 @@ async def test_what_is_given_back_comes_to_the_front_unless_it_is_to_wait(queue:
     again = await claimed(queue)
     assert (again.invocation, again.attempt) == (first.invocation, 1)
     since = datetime.now(UTC)
-    assert await queue.release(again, delay_seconds=600, died=True, retrying_since=since)
+    assert await queue.release(again, delay_seconds=60, died=True, retrying_since=since)
     assert (await claimed(queue)).invocation.inference_id == "inference-1"
     assert (await claimed(queue)).invocation.inference_id == "inference-2"
     assert await claim_one(queue) is None
-    taken = await queue.take(ACCOUNT, first.invocation.invocation_id, lease_seconds=60)
+    taken = await queue.take(ACCOUNT, first.invocation.invocation_id)
     assert taken is not None
     assert (taken.deaths, taken.retrying_since, taken.attempt) == (1, since, 2)
 
@@ -146,10 +189,10 @@ async def test_what_is_given_back_comes_to_the_front_unless_it_is_to_wait(queue:
 async def test_only_what_nobody_holds_can_be_taken(queue: SqlQueue) -> None:
     await queue.put(invocation())
     claim = await claimed(queue)
-    assert await queue.take(ACCOUNT, claim.invocation.invocation_id, lease_seconds=60) is None
-    assert await queue.take("111111111111", claim.invocation.invocation_id, lease_seconds=60) is None
+    assert await queue.take(ACCOUNT, claim.invocation.invocation_id) is None
+    assert await queue.take("111111111111", claim.invocation.invocation_id) is None
     await queue.finish(claim, outcome())
-    assert await queue.take(ACCOUNT, claim.invocation.invocation_id, lease_seconds=60) is None
+    assert await queue.take(ACCOUNT, claim.invocation.invocation_id) is None
 
 
 async def test_what_outlives_its_time_is_found_whatever_its_endpoint(queue: SqlQueue) -> None:
@@ -158,20 +201,22 @@ async def test_what_outlives_its_time_is_found_whatever_its_endpoint(queue: SqlQ
     await queue.put(invocation(3, ttl_seconds=60))
     held = invocation(4, ttl_seconds=-3, endpoint_name="third")
     await queue.put(held)
-    await queue.claim(ACCOUNT, "third", most=1, lease_seconds=60)
-    expired = await queue.claim_expired(most=10, lease_seconds=60)
+    await queue.claim(ACCOUNT, "third", most=1)
+    expired = await queue.claim_expired(most=10)
     assert [claim.invocation.inference_id for claim in expired] == ["inference-2", "inference-1"]
-    assert await queue.claim_expired(most=10, lease_seconds=60) == []
-    due = await queue.next_expiry()
-    assert due is not None
-    assert due > datetime.now(UTC)
+    assert await queue.claim_expired(most=10) == []
+    pause = await queue.seconds_to_expiry()
+    assert pause is not None
+    assert 0 < pause <= 60
 
 
 async def test_a_notice_is_owed_exactly_when_its_invocation_is_finished(
     queue: SqlQueue, database: Database
 ) -> None:
     await queue.put(invocation())
-    lost = await claimed(queue, lease_seconds=0.0)
+    lost = await claimed(queue)
+    queue.abandon(lost)
+    await queue.recover()
     held = await claimed(queue)
     notice = Notice(account_id=ACCOUNT, topic_arn="arn:aws:sns:us-east-1:000000000000:t", message="{}")
     outbox = Outbox(database)
@@ -194,7 +239,7 @@ async def test_puts_at_the_same_moment_share_commits(queue: SqlQueue, database: 
     database.write = counted  # type: ignore[method-assign]
     await asyncio.gather(*(queue.put(invocation(number)) for number in range(200)))
     assert commits <= 3
-    assert len(await queue.claim(*KEY, most=500, lease_seconds=60)) == 200
+    assert len(await queue.claim(*KEY, most=500)) == 200
 
 
 async def test_a_put_that_cannot_be_stored_tells_its_caller_and_no_other(queue: SqlQueue) -> None:
@@ -204,7 +249,7 @@ async def test_a_put_that_cannot_be_stored_tells_its_caller_and_no_other(queue: 
         await queue.put(given)
     await queue.put(invocation(1))
     await queue.settled()
-    assert len(await queue.claim(*KEY, most=10, lease_seconds=60)) == 2
+    assert len(await queue.claim(*KEY, most=10)) == 2
 
 
 async def test_a_failed_one_can_be_run_again(queue: SqlQueue) -> None:
@@ -225,7 +270,7 @@ async def test_a_failed_one_can_be_run_again(queue: SqlQueue) -> None:
 async def test_backlogs_and_records_tell_how_each_stands(queue: SqlQueue) -> None:
     for number in range(5):
         await queue.put(invocation(number))
-    first, second, _ = await queue.claim(*KEY, most=3, lease_seconds=60)
+    first, second, _ = await queue.claim(*KEY, most=3)
     await queue.finish(first, outcome())
     await queue.finish(second, outcome(Status.FAILED, reason="it broke"))
     [backlog] = await queue.backlogs(ACCOUNT)
@@ -246,16 +291,45 @@ async def test_backlogs_and_records_tell_how_each_stands(queue: SqlQueue) -> Non
     assert len(await queue.records(ACCOUNT, status=Status.QUEUED)) == 2
 
 
-async def test_only_finished_ones_are_forgotten(queue: SqlQueue) -> None:
+async def test_only_finished_ones_are_forgotten(queue: SqlQueue, database: Database) -> None:
     for number in range(3):
         await queue.put(invocation(number))
     await queue.finish(await claimed(queue), outcome())
     await claimed(queue)
     soon = datetime.now(UTC) + timedelta(seconds=1)
-    assert await queue.purge(finished_before=soon, account_id="111111111111") == 0
-    assert await queue.purge(finished_before=datetime.now(UTC) - timedelta(hours=1)) == 0
-    assert await queue.purge(finished_before=soon, account_id=ACCOUNT, endpoint_name=ENDPOINT) == 1
+    assert await purge(queue, finished_before=soon, account_id="111111111111") == (0, True)
+    assert await purge(queue, finished_before=datetime.now(UTC) - timedelta(hours=1)) == (0, True)
+    assert await purge(queue, finished_before=soon, account_id=ACCOUNT, endpoint_name=ENDPOINT) == (1, True)
     assert len(await queue.records(ACCOUNT)) == 2
+    await check_counts(database)
+
+
+async def test_a_purge_is_many_short_transactions(queue: SqlQueue, database: Database) -> None:
+    """In one, everything that is accepted meanwhile would wait for it."""
+    await asyncio.gather(*(queue.put(invocation(number)) for number in range(1500)))
+    while claims := await queue.claim(*KEY, most=500):
+        await asyncio.gather(*(queue.finish(claim, outcome(Status.FAILED)) for claim in claims))
+    await queue.put(invocation())
+    sizes = []
+    forget = queue.purge
+
+    async def watched(*key: str, **options: Any) -> Purged:
+        purged = await forget(*key, **options)
+        sizes.append(purged.number)
+        return purged
+
+    queue.purge = watched  # type: ignore[method-assign]
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    number, complete = await purge(queue, finished_before=soon, within_seconds=0.0)
+    assert (number, complete) == (100, False)
+    assert await purge(queue, finished_before=soon) == (1400, True)
+    assert sum(sizes) == 1500
+    assert max(sizes) <= 1000
+    assert len(sizes) >= 4
+    async with database.read() as connection:
+        for table in (schema.async_invocations, schema.async_bodies):
+            assert await connection.scalar(select(func.count()).select_from(table)) == 1
+    await check_counts(database)
 
 
 async def test_what_was_put_survives_the_process(database_url: str) -> None:

@@ -240,7 +240,7 @@ def test_a_terminal_sees_how_it_goes(server: MoorageServer, endpoint: str, tmp_p
 
 
 def test_a_wait_outlives_the_server(new_server: Callable[..., MoorageServer], tmp_path: Path) -> None:
-    server = new_server(async_lease_seconds=1)
+    server = new_server()
     deploy(server, "lasting", {"S3OutputPath": "s3://lasting/out"})
     gate = tmp_path / "gate"
     waiting = start_waiting(server, "lasting", "--body", f"until {gate}")

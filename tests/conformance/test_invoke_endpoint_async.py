@@ -577,9 +577,7 @@ def test_an_update_keeps_the_backlog(journal: Journal, sagemaker: Any) -> None:
 def restarting(ours: MoorageServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MoorageServer]:
     """A server that is stopped, and that does not wait long for anything."""
     data_dir = tmp_path_factory.mktemp("restarting") / "data"
-    server = MoorageServer(
-        data_dir, stop_timeout_seconds=1, drain_timeout_seconds=1, async_lease_seconds=3
-    ).start()
+    server = MoorageServer(data_dir, stop_timeout_seconds=1, drain_timeout_seconds=1).start()
     try:
         yield server
     finally:

@@ -99,7 +99,7 @@ def strike(server: MoorageServer, chance: random.Random) -> str:
 def test_every_accepted_invocation_ends_exactly_once(new_server: NewServer, tmp_path: Path) -> None:
     chance = random.Random(SEED)
     runs = tmp_path / "runs"
-    server = new_server(async_lease_seconds=5, async_max_deaths=100)
+    server = new_server(async_max_deaths=100)
     server.client("s3").create_bucket(Bucket="results")
     server.deploy(
         "crash",

@@ -13,9 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+
 from moorage.async_inference import messages
 from moorage.async_inference.base import AsyncInvocation, Claim, Outcome, Queue, Status
 from moorage.async_inference.container import ContainerCall, NotConnected, ReplyBroken
+from moorage.clock import SteadyClock
 from moorage.counts import InvocationCounts
 from moorage.errors import ModelError
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
@@ -31,6 +34,7 @@ _FATE = b"x-moorage-invocation"
 """A header by which a container says that its error reply is not the model's answer: `interrupted` (the process that
 ran the invocation ended inside it) or `not-started` (no process has begun it)."""
 _LONGEST_PAUSE_SECONDS = 30.0
+_DATABASE_PATIENCE_SECONDS = 120.0
 logger = logging.getLogger(__name__)
 
 
@@ -60,6 +64,10 @@ class _Reply:
             self.start += chunk[: messages.MOST_RESPONSE_BYTES - len(self.start)]
 
 
+_OURS = (DataError, IntegrityError, ProgrammingError)
+"""Errors of the database that no other try cures."""
+
+
 class _Refused(Exception):
     """The invocation fails by a rule of ours; the text says which."""
 
@@ -86,11 +94,14 @@ class Attempts:
         objects: ObjectStore,
         rules: Rules,
         notify: Callable[[], None],
+        clock: SteadyClock | None = None,
     ) -> None:
         self._queue = queue
         self._objects = objects
         self._rules = rules
         self._notify = notify
+        self._clock = clock or SteadyClock()
+        self._started = self._clock()
         self.finished: Counter[tuple[str, str, Status]] = Counter()
         """How many have ended, by account, endpoint and how."""
 
@@ -229,8 +240,9 @@ class Attempts:
 
     async def _try_later(self, claim: Claim, error: ObjectError) -> None:
         """The S3 does not answer. Others may be tried meanwhile; this one when it had time to come back."""
-        now = datetime.now(UTC)
-        since = claim.retrying_since or now
+        now = self._clock()
+        # The time in which nothing of ours was running does not count: the S3 may have been away as long.
+        since = max(claim.retrying_since, self._started) if claim.retrying_since else now
         waited = (now - since).total_seconds()
         if waited >= self._rules.patience_seconds:
             await self.fail(claim, str(error))
@@ -266,17 +278,39 @@ class Attempts:
             content_type=reply.content_type if reply else None,
             notices=notices,
         )
-        finished = await self._queue.finish(claim, outcome)
+        finished = await self._store(claim, outcome)
         if finished:
             self.finished[claim.invocation.account_id, claim.invocation.endpoint_name, status] += 1
-        if finished and notices:
+        if notices:
             self._notify()
         return finished
 
+    async def _store(self, claim: Claim, outcome: Outcome) -> bool:
+        """Nobody else can claim it meanwhile, so a database that is away for a while costs no second run."""
+        end = time.monotonic() + _DATABASE_PATIENCE_SECONDS
+        pause = 0.25
+        while True:
+            try:
+                return await self._queue.finish(claim, outcome)
+            except (SQLAlchemyError, OSError) as error:
+                if isinstance(error, _OURS) or time.monotonic() + pause > end:
+                    raise
+                logger.warning(
+                    "async invocation %s: its end cannot be stored, and is tried again: %s",
+                    claim.invocation.invocation_id,
+                    str(error).partition("\n")[0],
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
     async def _remove_output(self, claim: Claim) -> None:
-        """What an earlier attempt wrote before it died. A caller may have named an object that was there before."""
+        """What an earlier attempt wrote before it died. Only an object whose name the caller has chosen can have been
+        there before, and is left if it is older than the first attempt."""
         location = claim.invocation.output_location
         if claim.attempt == 1 or location is None:
+            return
+        if location.endswith(f"/{claim.invocation.invocation_id}.out"):
+            await self._patiently(lambda: self._objects.delete(location))
             return
         first = claim.first_claimed_time.replace(microsecond=0)  # S3 tells whole seconds
 

@@ -1,11 +1,12 @@
 """Asynchronous invocations as values, and the queue that keeps them: the seam between accepting and running.
 
-An invocation is accepted once (`put`), claimed for a time by whoever runs it (`claim`, `extend`), and finished once.
-A claim is a lease: when its time ends with nothing heard, the invocation can be claimed again. So an invocation runs
-at least once, and finishes exactly once: `finish` of a claim that was lost does nothing.
+An invocation is accepted once (`put`), claimed by whoever runs it (`claim`), and finished once. One process claims
+at a time: the controller that leads. What it has claimed nobody else can claim, for as long as that takes and
+whatever any clock says; `recover` gives back what an earlier process left claimed. So an invocation runs at least
+once, and finishes exactly once: `finish` of a claim that was lost does nothing.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -22,7 +23,17 @@ class Status(StrEnum):
     EXPIRED = "Expired"
 
 
+MOST_DELAY_SECONDS = 60.0
+"""The longest pause between two attempts."""
+
 FINAL = (Status.COMPLETED, Status.FAILED, Status.EXPIRED)
+
+EndpointKey = tuple[str, str]
+"""Account and name of an endpoint."""
+
+
+class QueueOverloaded(Exception):
+    """More invocations wait to be stored than the process may hold in memory: the database does not keep up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +65,11 @@ class AsyncInvocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An invocation in the hands of one dispatcher, for as long as its lease lasts.
+    """An invocation in the hands of one dispatcher, until that finishes, releases or abandons it.
 
     `attempt` counts claims, this one included. `deaths` counts the containers that died of it. `first_claimed_time`
-    is that of attempt 1. `retrying_since` is when the object store was first found out of order.
+    is that of attempt 1. `retrying_since` is when the object store was first found out of order, by the clock of
+    whoever released it.
     """
 
     invocation: AsyncInvocation
@@ -125,28 +137,35 @@ class Unfinished:
     oldest_received_time: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purged:
+    """What one batch of a purge did: how many invocations it forgot, and the seconds that its transaction took."""
+
+    number: int
+    seconds: float
+
+
 class Queue(Protocol):
     """Durable: what a method has returned for survives the death of every process."""
 
     async def put(self, invocation: AsyncInvocation) -> None:
-        """Accept. Concurrent puts share one commit."""
+        """Accept. Concurrent puts share one commit.
+
+        Raises:
+            QueueOverloaded: it was not accepted.
+        """
 
     async def settled(self) -> None:
         """Return when no `put` that has begun is still under way."""
 
-    async def claim(
-        self, account_id: str, endpoint_name: str, *, most: int, lease_seconds: float
-    ) -> Sequence[Claim]:
+    async def claim(self, account_id: str, endpoint_name: str, *, most: int) -> Sequence[Claim]:
         """Up to `most` invocations of an endpoint, those first that have waited longest."""
 
-    async def claim_expired(self, *, most: int, lease_seconds: float) -> Sequence[Claim]:
+    async def claim_expired(self, *, most: int) -> Sequence[Claim]:
         """Up to `most` invocations, of any endpoint, whose time to live is over and that nobody holds."""
 
-    async def take(self, account_id: str, invocation_id: str, *, lease_seconds: float) -> Claim | None:
+    async def take(self, account_id: str, invocation_id: str) -> Claim | None:
         """Claim this one, whatever waits before it. None if it is held, finished, or not there."""
-
-    async def extend(self, claims: Collection[Claim], *, lease_seconds: float) -> set[str]:
-        """Lengthen leases from now. The invocation ids of those still held; the other claims were lost."""
 
     async def release(
         self,
@@ -157,20 +176,33 @@ class Queue(Protocol):
         retrying_since: datetime | None = None,
         unattempted: bool = False,
     ) -> bool:
-        """Give back, to be claimed again after the delay. `died`: its container did. `unattempted`: it reached no
-        container, so the attempt does not count. False if the claim was lost."""
+        """Give back, to be claimed again after the delay, which is `MOST_DELAY_SECONDS` at most. `died`: its
+        container did. `unattempted`: it reached no container, so the attempt does not count. False if the claim was
+        lost."""
+
+    def abandon(self, claim: Claim) -> None:
+        """The holder has ended without an end of the invocation, or with one: `recover` gives back what is not
+        finished."""
+
+    async def recover(self) -> Sequence[EndpointKey]:
+        """Give back what is claimed and in nobody's hands: claims of a process that has ended, and abandoned ones.
+        The endpoints that have some."""
 
     async def finish(self, claim: Claim, outcome: Outcome) -> bool:
-        """End it, with the notices of its end. False, and nothing done, if the claim was lost."""
+        """End it, with the notices of its end. False, and nothing done, if the claim was lost. The body of a
+        completed one is dropped; one that failed or expired keeps it, to be run again on demand."""
 
-    async def next_claimable(self, account_id: str, endpoint_name: str) -> datetime | None:
-        """When the next invocation can be claimed (in the past: now); None if there is none at all."""
+    async def seconds_to_claimable(self, account_id: str, endpoint_name: str) -> float | None:
+        """How long until an invocation can be claimed (0: now); None if none is queued."""
 
-    async def next_expiry(self) -> datetime | None:
-        """When the next time to live is over that is not over yet."""
+    async def seconds_to_expiry(self) -> float | None:
+        """How long until the next time to live of a queued one is over that is not over yet."""
 
-    async def backlogged(self) -> Sequence[tuple[str, str]]:
-        """Account and name of the endpoints that have unfinished invocations."""
+    async def has_unfinished(self, account_id: str, endpoint_name: str) -> bool:
+        """Whether any invocation of the endpoint is queued or running."""
+
+    async def backlogged(self) -> Sequence[EndpointKey]:
+        """The endpoints that have unfinished invocations."""
 
     async def unfinished(self) -> Sequence[Unfinished]:
         """Of the endpoints of all accounts, those that have some."""
@@ -195,7 +227,12 @@ class Queue(Protocol):
     async def requeue(self, account_id: str, invocation_id: str, *, expires_time: datetime) -> bool:
         """Run a failed or expired one again, as if it had just been accepted. False if it is neither."""
 
-    async def purge(
+    async def purgeable(
         self, *, finished_before: datetime, account_id: str | None = None, endpoint_name: str | None = None
-    ) -> int:
-        """Forget finished invocations; how many there were."""
+    ) -> Sequence[EndpointKey]:
+        """The endpoints that have invocations finished before then."""
+
+    async def purge(
+        self, account_id: str, endpoint_name: str, *, finished_before: datetime, most: int
+    ) -> Purged:
+        """Forget up to `most` invocations of an endpoint, those first that finished first, in one transaction."""

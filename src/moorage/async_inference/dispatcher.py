@@ -2,19 +2,20 @@
 
 One worker per endpoint with a backlog, woken by what is accepted, by routes that change and by places that become
 free. It claims as many as there are places, reserves an instance for each in the same step, and hands it to a task
-(`moorage.async_inference.attempt`). Leases of what runs are lengthened together; a lease that was lost ends its task,
-for someone else has the invocation now.
+(`moorage.async_inference.attempt`). A task that ends without an end of its invocation leaves it to `_recover`, which
+also gives back what an earlier process had claimed.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from moorage.async_inference.attempt import Attempts
-from moorage.async_inference.base import Claim, Queue
+from moorage.async_inference.base import Claim, EndpointKey, Queue
+from moorage.async_inference.purge import purge
 from moorage.routing import selection
 from moorage.routing.table import RoutingTable
 from moorage.storage.failures import DatabaseUnavailable
@@ -23,11 +24,12 @@ _CLAIM_AT_MOST = 64
 _EXPIRE_AT_ONCE = 64
 _LOOK_FOR_EXPIRED_SECONDS = 30.0
 _PURGE_EVERY_SECONDS = 600.0
+_RECOVER_EVERY_SECONDS = 15.0
+_LOOK_AT_HELD_SECONDS = 0.5
+_AFTER_FAULT_SECONDS = 10.0
 _AFTER_ERROR_SECONDS = 1.0
 _MOST_FAULTS = 5
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -50,15 +52,13 @@ class Dispatcher:
         queue: Queue,
         attempts: Attempts,
         table: RoutingTable,
-        lease_seconds: float,
         keep_seconds: float,
     ) -> None:
         self._queue = queue
         self._attempts = attempts
         self._table = table
-        self._lease_seconds = lease_seconds
         self._keep_seconds = keep_seconds
-        self._workers: dict[Key, _Worker] = {}
+        self._workers: dict[EndpointKey, _Worker] = {}
         self._claims: dict[str, Claim] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -70,7 +70,7 @@ class Dispatcher:
         left: list[Claim] = []
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                for work in (self._keep_leases, self._expire, self._purge, self._wake_all):
+                for work in (self._recover, self._expire, self._purge, self._wake_all):
                     self._tasks.create_task(self._until_done(work), name=work.__name__)
                 for key in list(self._workers):
                     self._start(key)
@@ -113,27 +113,26 @@ class Dispatcher:
             while True:
                 if worker.running:
                     await asyncio.wait(list(worker.running.values()))
-                claims = await self._queue.claim(
-                    account_id, endpoint_name, most=_CLAIM_AT_MOST, lease_seconds=self._lease_seconds
-                )
+                claims = await self._queue.claim(account_id, endpoint_name, most=_CLAIM_AT_MOST)
                 if claims:
-                    await asyncio.gather(*(self._attempts.fail(claim, reason) for claim in claims))
+                    await self._end_all(claims, lambda claim: self._attempts.fail(claim, reason))
                     continue
-                due = await self._queue.next_claimable(account_id, endpoint_name)
-                if due is None:
+                pause = await self._queue.seconds_to_claimable(account_id, endpoint_name)
+                if pause is None and not await self._queue.has_unfinished(account_id, endpoint_name):
                     return
-                await asyncio.sleep(_seconds_until(due))  # a lease that someone left, or a pause
+                # What is held then is being cancelled, or was abandoned a moment ago.
+                await asyncio.sleep(_LOOK_AT_HELD_SECONDS if pause is None else pause)
         finally:
             worker.held_back = False
             worker.awake.set()
 
     # --- one endpoint ---------------------------------------------------------------------------------
 
-    def _start(self, key: Key) -> None:
+    def _start(self, key: EndpointKey) -> None:
         if self._tasks is not None:
             self._tasks.create_task(self._until_done(lambda: self._work(key)), name=f"dispatch for {key[1]}")
 
-    async def _work(self, key: Key) -> None:
+    async def _work(self, key: EndpointKey) -> None:
         """Until the endpoint is gone and has left nothing."""
         worker = self._workers[key]
         while True:
@@ -145,27 +144,26 @@ class Dispatcher:
                 continue
             pause = None
             if self._room(key, worker):
-                due = await self._queue.next_claimable(*key)
-                pause = None if due is None else _seconds_until(due)
+                pause = await self._queue.seconds_to_claimable(*key)
             await _wait(worker.awake, pause)
 
-    def _room(self, key: Key, worker: _Worker) -> int:
+    def _room(self, key: EndpointKey, worker: _Worker) -> int:
         route = self._table.find(*key)
         if route is None or worker.held_back:
             return 0
         return selection.room(route, route.max_concurrency)
 
-    async def _begin_some(self, key: Key, worker: _Worker) -> bool:
+    async def _begin_some(self, key: EndpointKey, worker: _Worker) -> bool:
         """Claim as many as there is room for; False if there is no room or nothing to claim."""
         room = min(self._room(key, worker), _CLAIM_AT_MOST)
         if not room:
             return False
-        claims = await self._queue.claim(*key, most=room, lease_seconds=self._lease_seconds)
+        claims = await self._queue.claim(*key, most=room)
         for claim in claims:
             self._begin(key, worker, claim)
         return bool(claims)
 
-    def _begin(self, key: Key, worker: _Worker, claim: Claim) -> None:
+    def _begin(self, key: EndpointKey, worker: _Worker, claim: Claim) -> None:
         """Reserve an instance now, before anything else is decided, and run the invocation there."""
         assert self._tasks is not None
         route = self._table.find(*key)
@@ -186,12 +184,13 @@ class Dispatcher:
             if reserved is not None:
                 self._table.release(reserved[1])
             del worker.running[id], self._claims[id]
+            self._queue.abandon(claim)
             worker.awake.set()
 
         task.add_done_callback(done)
 
     async def _guarded(self, claim: Claim, run: Callable[[], Awaitable[None]]) -> None:
-        """A fault of ours ends one attempt, and the invocation comes back when its lease has ended; not for ever."""
+        """A fault of ours ends one attempt, and the invocation comes back after a pause; not for ever."""
         try:
             await run()
         except DatabaseUnavailable:
@@ -204,32 +203,38 @@ class Dispatcher:
                     f"The server met an error of its own ({type(error).__name__}). Its log tells more about "
                     f"invocation {id}; `moorage async retry {id}` runs it again."
                 )
-                with suppress(Exception):  # it has been logged; the lease ends as before
+                with suppress(Exception):  # it has been logged, and the invocation comes back as before
                     await self._attempts.fail(claim, reason)
+                    return
+            with suppress(Exception):  # as when the database is away: `_recover` gives it back
+                await self._queue.release(claim, delay_seconds=_AFTER_FAULT_SECONDS)
 
     # --- for all of them ------------------------------------------------------------------------------
 
-    async def _keep_leases(self) -> None:
+    async def _recover(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_seconds / 3)
-            claims = dict(self._claims)
-            if not claims:
-                continue
-            held = await self._queue.extend(claims.values(), lease_seconds=self._lease_seconds)
-            for worker in self._workers.values():
-                for id, task in worker.running.items():
-                    if id in claims and id not in held and self._claims.get(id) is claims[id]:
-                        logger.warning("async invocation %s: its lease was lost", id)
-                        task.cancel()
+            for key in await self._queue.recover():
+                self.wake(*key)
+            await asyncio.sleep(_RECOVER_EVERY_SECONDS)
 
     async def _expire(self) -> None:
         while True:
-            claims = await self._queue.claim_expired(most=_EXPIRE_AT_ONCE, lease_seconds=self._lease_seconds)
-            await asyncio.gather(*(self._attempts.expire(claim) for claim in claims))
+            claims = await self._queue.claim_expired(most=_EXPIRE_AT_ONCE)
+            await self._end_all(claims, self._attempts.expire)
             if not claims:
-                due = await self._queue.next_expiry()
-                pause = _LOOK_FOR_EXPIRED_SECONDS if due is None else _seconds_until(due)
-                await asyncio.sleep(min(pause, _LOOK_FOR_EXPIRED_SECONDS))
+                pause = await self._queue.seconds_to_expiry()
+                if pause is None or pause > _LOOK_FOR_EXPIRED_SECONDS:  # the time of day may be set meanwhile
+                    pause = _LOOK_FOR_EXPIRED_SECONDS
+                await asyncio.sleep(pause)
+
+    async def _end_all(self, claims: Sequence[Claim], end: Callable[[Claim], Awaitable[object]]) -> None:
+        async def end_one(claim: Claim) -> None:
+            try:
+                await end(claim)
+            finally:
+                self._queue.abandon(claim)
+
+        await asyncio.gather(*map(end_one, claims))
 
     async def _wake_all(self) -> None:
         """What an earlier run left in the queue."""
@@ -239,7 +244,7 @@ class Dispatcher:
     async def _purge(self) -> None:
         while True:
             before = datetime.now(UTC) - timedelta(seconds=self._keep_seconds)
-            await self._queue.purge(finished_before=before)
+            await purge(self._queue, finished_before=before)
             await asyncio.sleep(_PURGE_EVERY_SECONDS)
 
     async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -252,10 +257,6 @@ class Dispatcher:
             except Exception:
                 logger.exception("asynchronous inference met an error and goes on")
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)
-
-
-def _seconds_until(time: datetime) -> float:
-    return max(0.0, (time - datetime.now(UTC)).total_seconds())
 
 
 async def _wait(event: asyncio.Event, timeout_seconds: float | None) -> None:

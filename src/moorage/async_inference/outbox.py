@@ -66,7 +66,8 @@ async def insert_notices(connection: AsyncConnection, notices: Sequence[Notice],
 
 
 class Outbox:
-    """The notices owed, oldest due first. Times are the caller's: `now` is always given.
+    """The notices owed, oldest due first. Times are the caller's, by one clock that never steps: `now` is always
+    given.
 
     `except_topics` and `except_sequences` leave out what rests or is being sent at the moment.
     """
@@ -117,6 +118,13 @@ class Outbox:
     ) -> datetime | None:
         """When the next notice can be sent (in the past: now); None if none is owed."""
         query = select(func.min(table.c.send_after)).where(_without(except_topics, except_sequences))
+        async with self._database.read() as connection:
+            time: datetime | None = await connection.scalar(query)
+        return time
+
+    async def latest_due(self) -> datetime | None:
+        """When the last of the notices can be sent; None if none is owed."""
+        query = select(func.max(table.c.send_after))
         async with self._database.read() as connection:
             time: datetime | None = await connection.scalar(query)
         return time

@@ -8,15 +8,16 @@ others follow at once.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from moorage.async_inference.base import Notice
 from moorage.async_inference.outbox import Outbox, Owed
 from moorage.async_inference.senders import NotDelivered, Sender, create_sender
+from moorage.clock import SteadyClock
 from moorage.config import Settings
 from moorage.storage.database import Database
 from moorage.storage.failures import DatabaseUnavailable
@@ -25,13 +26,16 @@ _DATABASE_PAUSE_SECONDS = 2.0
 logger = logging.getLogger(__name__)
 
 
-def create_publisher(settings: Settings, database: Database) -> "Publisher":
-    """The publisher that the settings describe; the caller closes the database after it.
+def create_publisher(
+    settings: Settings, database: Database, *, clock: SteadyClock | None = None
+) -> "Publisher":
+    """The publisher that the settings describe; the caller closes the database after it. `clock` is that by which
+    notices are put into the outbox.
 
     Raises:
         ValueError: SNS needs the root key, and its file is not one of ours.
     """
-    return Publisher(outbox=Outbox(database), sender=create_sender(settings))
+    return Publisher(outbox=Outbox(database), sender=create_sender(settings), clock=clock)
 
 
 @dataclass(slots=True)
@@ -54,13 +58,13 @@ class Publisher:
         sender: Sender,
         at_once: int = 8,
         patience: timedelta = timedelta(hours=24),
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: SteadyClock | None = None,
     ) -> None:
         self._outbox = outbox
         self._sender = sender
         self._at_once = at_once
         self._patience = patience
-        self._now = now
+        self._now = clock or SteadyClock()
         self._topics: dict[str, _Topic] = {}
         self._sending: set[int] = set()
         self._woken = asyncio.Event()
@@ -72,6 +76,11 @@ class Publisher:
         """There is something new in the outbox."""
         self._woken.set()
 
+    async def owe(self, notices: Sequence[Notice]) -> None:
+        """Put these into the outbox, and send them."""
+        await self._outbox.add(notices, self._now())
+        self._woken.set()
+
     async def run(self) -> None:
         """Send until cancelled. A send that is in flight then may arrive, and is sent again by the next run."""
         threads = ThreadPoolExecutor(self._at_once, thread_name_prefix="notify")
@@ -80,6 +89,11 @@ class Publisher:
                 self._topics.clear()
                 self._sending.clear()
                 try:
+                    latest = await self._outbox.latest_due()
+                    if (
+                        latest is not None
+                    ):  # what an earlier process has stored rests no longer than it would have
+                        self._now.not_before(latest - timedelta(seconds=self._outbox.backoff.longest_seconds))
                     async with asyncio.TaskGroup() as tasks:
                         await self._follow(tasks, threads)
                 except* DatabaseUnavailable:

@@ -138,13 +138,15 @@ def purge(settings: Settings, *, endpoint: str | None, older_than: str, yes: boo
             return 1
     try:
         seconds = int(age[1]) * _UNITS[age[2]]
-        reply = PrivateRoutes(settings).ask(
-            "POST", "async/purge", endpoint=endpoint, older_than_seconds=seconds
-        )
+        routes, forgotten, more = PrivateRoutes(settings), 0, True
+        while more:
+            reply = routes.ask("POST", "async/purge", endpoint=endpoint, older_than_seconds=seconds)
+            forgotten += reply["Forgotten"]
+            more = reply["More"]
     except ERRORS as error:
         complain(explain(error))
         return 1
-    print(json.dumps(reply) if as_json else f"Forgotten: {reply['Forgotten']:,}.")
+    print(json.dumps({"Forgotten": forgotten}) if as_json else f"Forgotten: {forgotten:,}.")
     return 0
 
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from moorage.async_inference.acceptance import accept
-from moorage.async_inference.base import AsyncInvocation
+from moorage.async_inference.base import AsyncInvocation, QueueOverloaded
 from moorage.controller.fleet import DeploymentPlan
 from moorage.errors import ServiceError, ServiceUnavailable, UnknownOperationException, ValidationError
 from moorage.storage.failures import DatabaseUnavailable
@@ -62,6 +62,8 @@ def acceptance_routes(
                 body=body,
                 now=datetime.now(UTC),
             )
+        except QueueOverloaded as error:
+            raise ServiceUnavailable(f"The invocation was not accepted: {error}. Please try again.") from error
         except DatabaseUnavailable as error:  # the log has been told
             raise ServiceUnavailable(
                 "The invocation could not be stored in time, and was not accepted. Please try again."

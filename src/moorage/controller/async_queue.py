@@ -8,7 +8,7 @@
 | `POST /retry` | `id` | `Retried` |
 | `POST /retry` | `endpoint`, `before` | `Retried` of its failed ones; `Before` |
 | `POST /cancel` | `id` | `InvocationId` |
-| `POST /purge` | `older_than_seconds`, `endpoint` | `Forgotten` |
+| `POST /purge` | `older_than_seconds`, `endpoint` | `Forgotten`; `More`: whether to ask again for the rest |
 
 All parameters are in the query. `Before` in a reply says that there is more: ask again with it as `before`.
 A refusal is 4xx or 503 with a `message`. Private to the command line tools.
@@ -24,10 +24,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from moorage.async_inference.base import FINAL, Backlog, Claim, Queue, Record, Status
+from moorage.async_inference.purge import purge
 
 _RETRY_TIME_TO_LIVE = timedelta(hours=6)
 _CANCEL_TIMEOUT_SECONDS = 20.0
-_CANCEL_LEASE_SECONDS = 60.0
+_PURGE_SECONDS = 2.0
 _MOST_LISTED = 1000
 _MOST_RETRIED = 200
 _LONGEST_AGE_SECONDS = 100 * 365 * 86400
@@ -118,9 +119,7 @@ class _AsyncRoutes:
     async def cancel(self, request: Request) -> dict[str, Any]:
         record = await self._find_one(request)
         invocation = record.invocation
-        claim = await self._queue.take(
-            invocation.account_id, invocation.invocation_id, lease_seconds=_CANCEL_LEASE_SECONDS
-        )
+        claim = await self._queue.take(invocation.account_id, invocation.invocation_id)
         if claim is None:
             raise _Refusal(409, await self._why_not_cancelled(record))
         canceller = request.headers.get("x-moorage-principal-arn", invocation.account_id)
@@ -130,9 +129,12 @@ class _AsyncRoutes:
         except TimeoutError:
             # The attempt counts: the next one removes a failure object that may be there by now.
             await self._queue.release(claim)
+            self._wake(invocation.account_id, invocation.endpoint_name)
             raise _Refusal(
                 503, f"{_subject(record)} is still queued: its failure object could not be written in time."
             ) from None
+        finally:
+            self._queue.abandon(claim)
         if not cancelled:
             raise _Refusal(503, f"{_subject(record)} could not be cancelled at the moment. Please try again.")
         return {"InvocationId": invocation.invocation_id}
@@ -152,12 +154,14 @@ class _AsyncRoutes:
         if "older_than_seconds" not in request.query_params:
             raise _Refusal(400, "older_than_seconds is missing.")
         age = _number(request, "older_than_seconds", default=0, least=0, most=_LONGEST_AGE_SECONDS)
-        forgotten = await self._queue.purge(
+        forgotten, complete = await purge(
+            self._queue,
             finished_before=datetime.now(UTC) - timedelta(seconds=age),
             account_id=_account(request),
             endpoint_name=request.query_params.get("endpoint"),
+            within_seconds=_PURGE_SECONDS,
         )
-        return {"Forgotten": forgotten}
+        return {"Forgotten": forgotten, "More": not complete}
 
     async def _find(self, request: Request) -> Sequence[Record]:
         id = request.query_params.get("id")

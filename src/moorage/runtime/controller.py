@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -15,12 +14,12 @@ import uvicorn
 from moorage.async_inference import messages
 from moorage.async_inference.attempt import Attempts, Rules
 from moorage.async_inference.dispatcher import Dispatcher
-from moorage.async_inference.outbox import Outbox
 from moorage.async_inference.publisher import Publisher, create_publisher
 from moorage.async_inference.sql import SqlQueue
 from moorage.audit import AuditLog
 from moorage.auth.credentials import read_root_key
 from moorage.auth.sealing import Sealer
+from moorage.clock import SteadyClock
 from moorage.config import Settings
 from moorage.controller.accounts import account_routes
 from moorage.controller.app import create_app
@@ -73,19 +72,19 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
         await identities.ensure_account(settings.account_id, "root")
         feed.publish_identities(await identities.snapshot())
         feed.publish_policies(await store.all_policies())
-        queue = SqlQueue(database)
-        publisher = create_publisher(settings, database)
+        clock = SteadyClock()
+        queue = SqlQueue(database, clock=clock)
+        publisher = create_publisher(settings, database, clock=clock)
         reports: asyncio.Queue[Report] = asyncio.Queue()
         table = RoutingTable(
             on_drained=lambda instance_id: reports.put_nowait({"drained": instance_id}),
             on_changed=lambda account_id, name: dispatcher.route_changed(account_id, name),
         )
-        attempts = Attempts(queue=queue, objects=objects, rules=_rules(settings), notify=publisher.wake)
+        attempts = Attempts(queue=queue, objects=objects, rules=_rules(settings), notify=publisher.wake, clock=clock)
         dispatcher = Dispatcher(
             queue=queue,
             attempts=attempts,
             table=table,
-            lease_seconds=settings.async_lease_seconds,
             keep_seconds=settings.async_keep_seconds,
         )
         workshop = InstanceWorkshop(settings=settings, objects=objects)
@@ -95,7 +94,7 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             launcher=RemoteLauncher(settings.launcher_socket),
             feed=feed,
             workshop=workshop,
-            backlog=_Backlog(dispatcher, Outbox(database), publisher),
+            backlog=_Backlog(dispatcher, publisher),
         )
         log_directories = LogDirectories(settings.log_dir, store)
         app = create_app(
@@ -198,15 +197,12 @@ async def _publish(
 class _Backlog:
     """What the reconciler asks of asynchronous inference."""
 
-    def __init__(self, dispatcher: Dispatcher, outbox: Outbox, publisher: Publisher) -> None:
+    def __init__(self, dispatcher: Dispatcher, publisher: Publisher) -> None:
         self.fail_all = dispatcher.fail_all
-        self._outbox = outbox
         self._publisher = publisher
 
     async def announce(self, account_id: str, topic_arns: Collection[str]) -> None:
-        notices = [messages.test_notice(account_id, topic) for topic in sorted(topic_arns)]
-        await self._outbox.add(notices, datetime.now(UTC))
-        self._publisher.wake()
+        await self._publisher.owe([messages.test_notice(account_id, topic) for topic in sorted(topic_arns)])
 
 
 def _rules(settings: Settings) -> Rules:

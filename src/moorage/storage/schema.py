@@ -121,12 +121,15 @@ unique index makes a new epoch a change of the row's key for PostgreSQL: it wait
 FOR KEY SHARE, and renewals do not."""
 
 
-def _unfinished(table: str, name: str, *columns: str) -> Index:
-    """An index of the invocations that are not finished, which are few beside those that are."""
-    condition = text("finished_time IS NULL")
-    return Index(f"{table}_{name}", *columns, sqlite_where=condition, postgresql_where=condition)
+def _partial(name: str, condition: str, *columns: str) -> Index:
+    """An index of the rows of `async_invocations` that meet a condition."""
+    where = text(condition)
+    return Index(f"async_invocations_{name}", *columns, sqlite_where=where, postgresql_where=where)
 
 
+_UNFINISHED = "finished_time IS NULL"
+_QUEUED = "finished_time IS NULL AND token IS NULL"
+_FINISHED = "finished_time IS NOT NULL"
 _SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
 
 async_invocations = Table(
@@ -140,7 +143,6 @@ async_invocations = Table(
     Column("received_time", UtcDateTime, nullable=False),
     Column("expires_time", UtcDateTime, nullable=False),
     Column("request", JSON, nullable=False),
-    Column("body", LargeBinary),
     Column("claim_after", UtcDateTime, nullable=False),
     Column("token", text_key(36)),
     Column("attempts", Integer, nullable=False),
@@ -150,14 +152,38 @@ async_invocations = Table(
     Column("finished_time", UtcDateTime),
     Column("status", text_key(16)),
     Column("reason", Text),
-    _unfinished("async_invocations", "claimable", "account_id", "endpoint_name", "claim_after", "sequence"),
-    _unfinished("async_invocations", "expiring", "expires_time"),
-    Index("async_invocations_by_endpoint", "account_id", "endpoint_name", "sequence"),
     Index("async_invocations_by_inference_id", "account_id", "inference_id"),
-    Index("async_invocations_finished", "finished_time"),
+    _partial("queued", _QUEUED, "account_id", "endpoint_name", "claim_after", "sequence", "received_time"),
+    _partial("expiring", _QUEUED, "expires_time"),
+    _partial("running", "token IS NOT NULL", "account_id", "endpoint_name", "sequence"),
+    _partial("unfinished", _UNFINISHED, "account_id", "endpoint_name", "sequence"),
+    _partial("unfinished_by_account", _UNFINISHED, "account_id", "sequence"),
+    _partial("finished", _FINISHED, "account_id", "endpoint_name", "finished_time", "received_time"),
+    _partial("ended", _FINISHED, "account_id", "endpoint_name", "status", "sequence"),
+    _partial("ended_by_account", _FINISHED, "account_id", "status", "sequence"),
 )
-"""The queue of asynchronous invocations. One that is not finished can be claimed from `claim_after` on: its arrival,
-the end of the lease that `token` holds, or the end of a pause. `status` is set when it is finished."""
+"""The queue of asynchronous invocations. One is queued, and can be claimed from `claim_after` on (by the queue's
+clock, see `moorage.clock`); or running, which means that a `token` holds it; or finished, and has a `status`."""
+
+async_bodies = Table(
+    "async_bodies",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""The bodies that came with invocations, by the invocation's `sequence`. One goes when its invocation is completed,
+or forgotten. They are apart because SQLite reads and writes all of a row to change any of it."""
+
+async_counts = Table(
+    "async_counts",
+    metadata,
+    Column("account_id", text_key(12), primary_key=True),
+    Column("endpoint_name", text_key(63), primary_key=True),
+    Column("status", text_key(16), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+"""How many invocations of an endpoint there are in each status, `Queued` and `Running` included. Changed in the
+transactions that change the invocations, so that the sums are always right; a row may be 0."""
 
 async_notices = Table(
     "async_notices",

@@ -1,0 +1,60 @@
+"""Forgetting finished invocations, a few at a time: SQLite has one writer, for which all that is accepted waits."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from moorage.async_inference.base import Queue
+
+_AIM_SECONDS = 0.01
+_LEAST, _MOST = 20, 1000
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many invocations the next transaction forgets at most, after a pause in seconds."""
+
+    most: int = 100
+    pause_seconds: float = 0.0
+
+
+def next_pace(pace: Pace, seconds: float) -> Pace:
+    """After a transaction of `pace.most` invocations that took so many seconds.
+
+    Transactions are to take 10 ms: the number follows the time, by no more than a half down or twice up at once. The
+    pause is twice the time that was taken, so that two thirds of it are left to others, and at most a second.
+    """
+    factor = min(2.0, max(0.5, _AIM_SECONDS / seconds)) if seconds > 0 else 2.0
+    return Pace(
+        most=min(_MOST, max(_LEAST, round(pace.most * factor))),
+        pause_seconds=min(2 * seconds, _LONGEST_PAUSE_SECONDS),
+    )
+
+
+async def purge(
+    queue: Queue,
+    *,
+    finished_before: datetime,
+    account_id: str | None = None,
+    endpoint_name: str | None = None,
+    within_seconds: float | None = None,
+) -> tuple[int, bool]:
+    """Forget what was finished before then, of all accounts and endpoints unless one is given. Ends early when
+    `within_seconds` are over. How many there were, and whether that was all."""
+    end = None if within_seconds is None else time.monotonic() + within_seconds
+    number, pace = 0, Pace()
+    for key in await queue.purgeable(
+        finished_before=finished_before, account_id=account_id, endpoint_name=endpoint_name
+    ):
+        while True:
+            purged = await queue.purge(*key, finished_before=finished_before, most=pace.most)
+            number += purged.number
+            if purged.number < pace.most:
+                break
+            pace = next_pace(pace, purged.seconds)
+            if end is not None and time.monotonic() + pace.pause_seconds >= end:
+                return number, False
+            await asyncio.sleep(pace.pause_seconds)
+    return number, True
