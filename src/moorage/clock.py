@@ -19,6 +19,8 @@ class SteadyClock:
         time_of_day: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.time_of_day = time_of_day
+        """What people read; it may be set, forward or back, at any moment."""
         self._monotonic = monotonic
         self._started = time_of_day()
         self._offset_seconds = monotonic()

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from moorage.async_inference.attempt import Attempts, Rules
 from moorage.async_inference.base import AsyncInvocation, Record, Status
 from moorage.async_inference.dispatcher import Dispatcher
 from moorage.async_inference.sql import SqlQueue
+from moorage.clock import SteadyClock
 from moorage.routing.table import RoutingTable, route_document
 from moorage.storage.database import open_database
 from tests.async_inference.s3 import LocalS3
@@ -37,7 +39,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
 class World:
     """A dispatcher at work. `rules` of patience and deaths are short."""
 
-    def __init__(self, queue: SqlQueue, s3: LocalS3, **rules: Any) -> None:
+    def __init__(
+        self, queue: SqlQueue, s3: LocalS3, *, clock: SteadyClock | None = None, **rules: Any
+    ) -> None:
         self.queue = queue
         self.s3 = s3
         self.table = RoutingTable(
@@ -51,7 +55,11 @@ class World:
             "connect_timeout_seconds": 5.0,
         }
         self.attempts = Attempts(
-            queue=queue, objects=s3.store(), rules=Rules(**{**defaults, **rules}), notify=lambda: None
+            queue=queue,
+            objects=s3.store(),
+            rules=Rules(**{**defaults, **rules}),
+            notify=lambda: None,
+            clock=clock,
         )
         self.dispatcher = Dispatcher(queue=queue, attempts=self.attempts, table=self.table, keep_seconds=3600)
         self.generation = 0
@@ -148,9 +156,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(tmp_path: Path, s3: LocalS3, **rules: Any) -> AsyncIterator[World]:
+async def world(
+    tmp_path: Path, s3: LocalS3, *, clock: SteadyClock | None = None, **rules: Any
+) -> AsyncIterator[World]:
     database = await open_database(f"sqlite+aiosqlite:///{tmp_path / 'moorage.db'}")
-    made = World(SqlQueue(database), s3, **rules)
+    made = World(SqlQueue(database, clock=clock), s3, clock=clock, **rules)
     running = asyncio.create_task(made.dispatcher.run())
     try:
         yield made
@@ -614,6 +624,56 @@ async def test_what_runs_at_shutdown_goes_back_into_the_queue(tmp_path: Path, s3
         await here.serve(echo)
         record = await here.finished(invocation)
         assert (record.status, record.attempts, record.deaths) == (Status.COMPLETED, 2, 0)
+
+
+@pytest.mark.parametrize("step", [timedelta(seconds=60), timedelta(hours=-1)], ids=["forward", "back"])
+async def test_a_clock_that_is_set_while_an_invocation_runs_changes_nothing(
+    tmp_path: Path, s3: LocalS3, step: timedelta
+) -> None:
+    begun, release = asyncio.Event(), asyncio.Event()
+    offset = timedelta()
+
+    async def script(connection: ContainerConnection) -> None:
+        request = await connection.request()
+        if request.body == b"long":
+            begun.set()
+            await release.wait()
+        await connection.reply(b"done")
+
+    clock = SteadyClock(time_of_day=lambda: datetime.now(UTC) + offset)
+    async with world(tmp_path, s3, clock=clock) as here:
+        container = await here.serve(script)
+        long = await here.put(body=b"long")
+        await begun.wait()
+        offset += step
+        # Each of these makes the dispatcher claim what it can, `long` too if it could.
+        for _ in range(3):
+            assert (await here.finished(await here.put(body=b"short"))).status is Status.COMPLETED
+        assert await here.queue.recover() == []
+        release.set()
+        record = await here.finished(long)
+    assert (record.status, record.attempts, record.deaths) == (Status.COMPLETED, 1, 0)
+    assert container.connections == 4
+
+
+async def test_a_database_that_is_away_at_the_end_of_an_invocation_costs_no_second_run(
+    tmp_path: Path, s3: LocalS3
+) -> None:
+    async with world(tmp_path, s3) as here:
+        finish, tries = here.queue.finish, 0
+
+        async def away(*arguments: Any) -> bool:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                raise OperationalError("UPDATE", None, ConnectionError("the server is away"))
+            return await finish(*arguments)
+
+        here.queue.finish = away  # type: ignore[method-assign]
+        container = await here.serve(echo)
+        record = await here.finished(await here.put())
+    assert (record.status, record.attempts) == (Status.COMPLETED, 1)
+    assert container.connections == 1
 
 
 async def test_a_fault_of_ours_does_not_repeat_for_ever(

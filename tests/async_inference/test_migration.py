@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Table, func, insert, inspect, select, text
+from sqlalchemy import Connection, MetaData, Table, func, insert, inspect, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from moorage.async_inference.base import AsyncInvocation, Notice, Outcome, Status
@@ -19,12 +19,14 @@ from moorage.storage import migrations, schema
 from moorage.storage.base import ListQuery
 from moorage.storage.database import open_database, to_json
 from moorage.storage.resources import SqlResourceStore
+from tests.async_inference.test_queue import check_counts
 from tests.servers import MoorageServer, eventually
 from tests.storage.conftest import database_url, sqlite_url
 from tests.storage.samples import ACCOUNT, config, endpoint, model
 
 __all__ = ["database_url", "sqlite_url"]
 
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PAGE_TOKEN_KEY = "ab" * 32
 TAGS = {"team": "red"}
 CONTAINER = Path(__file__).with_name("spooling_container.py")
@@ -150,6 +152,64 @@ async def test_a_queue_in_use_survives_reopening(database_url: str) -> None:
     assert waiting.invocation == given[2]
     assert not await queue.finish(ended, outcome), "what has ended stays ended"
     assert await queue.finish(held, outcome), "a claim outlives the process, until another recovers it"
+    await database.close()
+
+
+async def test_a_queue_of_before_is_counted_and_keeps_the_bodies_that_are_needed(database_url: str) -> None:
+    """Of the revision that had the bodies among the invocations, and no counts."""
+    engine = create_async_engine(database_url, json_serializer=to_json)
+    async with engine.begin() as connection:
+        await connection.run_sync(_migrate_to, "0005")
+        old = await connection.run_sync(
+            lambda sync: Table("async_invocations", MetaData(), autoload_with=sync)
+        )
+        states = [
+            (None, None),
+            (None, "t"),
+            ("Completed", None),
+            ("Failed", None),
+            ("Expired", None),
+            ("Failed", None),
+        ]
+        for number, (status, token) in enumerate(states):
+            given = invocation(number)
+            await connection.execute(
+                insert(old),
+                {
+                    "invocation_id": given.invocation_id,
+                    "account_id": ACCOUNT,
+                    "endpoint_name": "churn",
+                    "inference_id": given.inference_id,
+                    "received_time": NOON,
+                    "expires_time": NOON + timedelta(days=999),
+                    "request": {"timeout_seconds": 900},
+                    "body": given.body,
+                    "claim_after": NOON,
+                    "token": token,
+                    "attempts": 1,
+                    "deaths": 0,
+                    "finished_time": NOON if status else None,
+                    "status": status,
+                },
+            )
+    await engine.dispose()
+
+    database = await open_database(database_url)
+    queue = SqlQueue(database)
+    [backlog] = await queue.backlogs(ACCOUNT)
+    assert backlog.counts == {
+        Status.QUEUED: 1,
+        Status.RUNNING: 1,
+        Status.COMPLETED: 1,
+        Status.FAILED: 2,
+        Status.EXPIRED: 1,
+    }
+    assert await queue.recover() == [(ACCOUNT, "churn")]
+    assert [claim.invocation.body for claim in await queue.claim(ACCOUNT, "churn", most=9)] == [b"0", b"1"]
+    async with database.read() as connection:
+        kept = set(await connection.scalars(select(schema.async_bodies.c.body)))
+    assert kept == {b"0", b"1", b"3", b"4", b"5"}, "all but the completed one's"
+    await check_counts(database)
     await database.close()
 
 

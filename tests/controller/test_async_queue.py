@@ -332,7 +332,10 @@ async def test_purge_forgets_what_ended_long_ago(server: Server) -> None:
     running = await server.put(received_time=old)
     await server.claim()
     assert await server.post("purge", older_than_seconds=3600) == {"Forgotten": 0, "More": False}
-    assert await server.post("purge", older_than_seconds=0, endpoint="demo") == {"Forgotten": 1, "More": False}
+    assert await server.post("purge", older_than_seconds=0, endpoint="demo") == {
+        "Forgotten": 1,
+        "More": False,
+    }
     assert (await server.ask("GET", "invocation", id=finished))[0] == 404
     status, reply = await server.ask("POST", "purge", account=OTHER_ACCOUNT, older_than_seconds=0)
     assert (status, reply) == (200, {"Forgotten": 0})

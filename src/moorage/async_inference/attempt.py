@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
@@ -22,6 +21,7 @@ from moorage.clock import SteadyClock
 from moorage.counts import InvocationCounts
 from moorage.errors import ModelError
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
+from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.objects import ObjectError, ObjectReader, ObjectStore, ObjectStoreUnavailable
 from moorage.wire import header_text, model_errors
 from moorage.wire import invocation as wire
@@ -110,7 +110,7 @@ class Attempts:
     ) -> None:
         """One attempt on an instance that the caller has reserved."""
         invocation = claim.invocation
-        if invocation.expires_time <= datetime.now(UTC):
+        if invocation.expires_time <= self._clock.time_of_day():
             await self.expire(claim)
             return
         origin = model_errors.Origin(
@@ -260,7 +260,7 @@ class Attempts:
     async def _finish(
         self, claim: Claim, status: Status, *, reason: str | None = None, reply: _Reply | None = None
     ) -> bool:
-        now = datetime.now(UTC)
+        now = self._clock.time_of_day()
         notices = messages.notices(
             claim.invocation,
             region=self._rules.region,
@@ -292,7 +292,7 @@ class Attempts:
         while True:
             try:
                 return await self._queue.finish(claim, outcome)
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, OSError, DatabaseUnavailable) as error:
                 if isinstance(error, _OURS) or time.monotonic() + pause > end:
                     raise
                 logger.warning(

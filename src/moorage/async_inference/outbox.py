@@ -9,8 +9,9 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from moorage.async_inference.base import Notice
@@ -90,14 +91,21 @@ class Outbox:
         except_sequences: Collection[int] = (),
     ) -> list[Owed]:
         """Up to `most` notices that can be sent now."""
-        query = (
-            select(table)
-            .where(table.c.send_after <= now, _without(except_topics, except_sequences))
-            .order_by(table.c.send_after, table.c.sequence)
-            .limit(most)
-        )
+        found: list[Row[Any]] = []
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+            topics = await _first_of_topics(connection, except_topics, except_sequences)
+            # A topic that comes later in this order has nothing that is earlier than so many others.
+            for topic_arn, first in topics[:most]:
+                if first <= now:
+                    query = (
+                        select(table)
+                        .where(table.c.topic_arn == topic_arn, table.c.send_after <= now)
+                        .where(table.c.sequence.not_in(except_sequences))
+                        .order_by(table.c.send_after, table.c.sequence)
+                        .limit(most)
+                    )
+                    found += (await connection.execute(query)).all()
+        found.sort(key=lambda row: (row.send_after, row.sequence))
         return [
             Owed(
                 sequence=row.sequence,
@@ -110,24 +118,22 @@ class Outbox:
                 created_time=row.created_time,
                 attempts=row.attempts,
             )
-            for row in rows
+            for row in found[:most]
         ]
 
     async def next_due(
         self, *, except_topics: Collection[str] = (), except_sequences: Collection[int] = ()
     ) -> datetime | None:
         """When the next notice can be sent (in the past: now); None if none is owed."""
-        query = select(func.min(table.c.send_after)).where(_without(except_topics, except_sequences))
         async with self._database.read() as connection:
-            time: datetime | None = await connection.scalar(query)
-        return time
+            topics = await _first_of_topics(connection, except_topics, except_sequences)
+        return topics[0][1] if topics else None
 
     async def latest_due(self) -> datetime | None:
         """When the last of the notices can be sent; None if none is owed."""
-        query = select(func.max(table.c.send_after))
         async with self._database.read() as connection:
-            time: datetime | None = await connection.scalar(query)
-        return time
+            rows = await connection.execute(_of_topics(func.max(table.c.send_after)))
+            return max((row.time for row in rows if row.time is not None), default=None)
 
     async def delivered(self, owed: Owed) -> None:
         """It has arrived: forget it."""
@@ -147,16 +153,47 @@ class Outbox:
             )
         return send_after
 
-    async def given_up(self, topic_arn: str, *, created_before: datetime) -> list[str | None]:
-        """Forget the notices owed to a topic since before then; returns the ids of their invocations."""
-        statement = (
-            delete(table)
+    async def given_up(self, topic_arn: str, *, created_before: datetime, most: int) -> list[str | None]:
+        """Forget up to `most` notices owed to a topic since before then; returns the ids of their invocations."""
+        oldest = (
+            select(table.c.sequence)
             .where(table.c.topic_arn == topic_arn, table.c.created_time < created_before)
-            .returning(table.c.invocation_id)
+            .order_by(table.c.created_time)
+            .limit(most)
         )
+        async with self._database.read() as connection:
+            sequences = (await connection.scalars(oldest)).all()
+        if not sequences:
+            return []
+        statement = delete(table).where(table.c.sequence.in_(sequences)).returning(table.c.invocation_id)
         async with self._database.write() as connection:
             return list((await connection.scalars(statement)).all())
 
 
-def _without(topics: Collection[str], sequences: Collection[int]) -> ColumnElement[bool]:
-    return and_(table.c.topic_arn.not_in(topics), table.c.sequence.not_in(sequences))
+async def _first_of_topics(
+    connection: AsyncConnection, except_topics: Collection[str], except_sequences: Collection[int]
+) -> list[tuple[str, datetime]]:
+    """The topics that are owed something, with the time of what is to be sent first, and in the order of that."""
+    first = _of_topics(func.min(table.c.send_after), table.c.sequence.not_in(except_sequences))
+    return sorted(
+        (
+            (row.topic_arn, row.time)
+            for row in await connection.execute(first)
+            if row.time is not None and row.topic_arn not in except_topics
+        ),
+        key=lambda found: found[1],
+    )
+
+
+def _of_topics(
+    time: ColumnElement[datetime], *conditions: ColumnElement[bool]
+) -> Select[tuple[str, datetime]]:
+    """A `time` of each topic that is owed something. Goes from topic to topic by the index, so that it takes a moment
+    however much a topic is owed that does not answer."""
+    first = select(func.min(table.c.topic_arn).label("topic_arn")).cte("topics", recursive=True)
+    following = (
+        select(func.min(table.c.topic_arn)).where(table.c.topic_arn > first.c.topic_arn).scalar_subquery()
+    )
+    topics = first.union_all(select(following).where(first.c.topic_arn.is_not(None)))
+    of_topic = select(time).where(table.c.topic_arn == topics.c.topic_arn, *conditions).scalar_subquery()
+    return select(topics.c.topic_arn, of_topic.label("time")).where(topics.c.topic_arn.is_not(None))

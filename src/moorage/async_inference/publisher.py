@@ -23,6 +23,9 @@ from moorage.storage.database import Database
 from moorage.storage.failures import DatabaseUnavailable
 
 _DATABASE_PAUSE_SECONDS = 2.0
+_GIVEN_UP_AT_ONCE = 200
+_GIVE_UP_PAUSE_SECONDS = 0.03
+_EXAMPLES = 3
 logger = logging.getLogger(__name__)
 
 
@@ -184,5 +187,20 @@ class Publisher:
             if topic.failures == 1:
                 logger.warning("cannot notify %s: %s; it is tried again", arn, error)
         await self._outbox.failed(owed, error, now)
-        for invocation_id in await self._outbox.given_up(arn, created_before=now - self._patience):
-            logger.warning("gave up notifying %s of %s: %s", arn, invocation_id or "a test", error)
+        await self._give_up(arn, now - self._patience, error)
+
+    async def _give_up(self, arn: str, created_before: datetime, error: str) -> None:
+        """A few at a time, so that what is accepted meanwhile need not wait for the database."""
+        number = 0
+        examples: list[str | None] = []
+        while True:
+            ids = await self._outbox.given_up(arn, created_before=created_before, most=_GIVEN_UP_AT_ONCE)
+            number += len(ids)
+            examples += ids[: _EXAMPLES - len(examples)]
+            if len(ids) < _GIVEN_UP_AT_ONCE:
+                break
+            await asyncio.sleep(_GIVE_UP_PAUSE_SECONDS)
+        if number:
+            named = ", ".join(id or "a test" for id in examples)
+            others = f" and {number - len(examples):,} more" if number > len(examples) else ""
+            logger.warning("gave up notifying %s of %s%s: %s", arn, named, others, error)

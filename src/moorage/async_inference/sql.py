@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -111,7 +111,11 @@ Changes = Counter[tuple[str, str, Status]]
 
 
 class SqlQueue:
-    """Implements `moorage.async_inference.base.Queue`. `clock` is that of the notices' sender, too."""
+    """Implements `moorage.async_inference.base.Queue`.
+
+    `clock` is that of the notices' sender, too. What people read, and times to live, go by its time of day: a time to
+    live ends when the caller was told that it would. Everything else goes by the clock, which never steps.
+    """
 
     def __init__(self, database: Database, *, clock: SteadyClock | None = None) -> None:
         self._database = database
@@ -159,7 +163,11 @@ class SqlQueue:
         return await self._claim(query, most)
 
     async def claim_expired(self, *, most: int) -> Sequence[Claim]:
-        query = select(table).where(_queued, table.c.expires_time <= _now()).order_by(table.c.expires_time)
+        query = (
+            select(table)
+            .where(_queued, table.c.expires_time <= self._clock.time_of_day())
+            .order_by(table.c.expires_time)
+        )
         return await self._claim(query, most)
 
     async def take(self, account_id: str, invocation_id: str) -> Claim | None:
@@ -170,7 +178,7 @@ class SqlQueue:
         return claims[0] if claims else None
 
     async def _claim(self, query: Select[Any], most: int) -> Sequence[Claim]:
-        now, token = _now(), str(uuid.uuid4())
+        now, token = self._clock.time_of_day(), str(uuid.uuid4())
         self._claiming.add(token)  # `recover` may run between the commit and the lines that follow it
         try:
             async with self._database.write() as connection:
@@ -305,7 +313,7 @@ class SqlQueue:
         return None if due is None else max(0.0, (due - self._clock()).total_seconds())
 
     async def seconds_to_expiry(self) -> float | None:
-        now = _now()
+        now = self._clock.time_of_day()
         query = (
             select(table.c.expires_time)
             .where(_queued, table.c.expires_time > now)
@@ -355,7 +363,7 @@ class SqlQueue:
 
     async def backlogs(self, account_id: str) -> Sequence[Backlog]:
         minute = timedelta(minutes=1)
-        now, since = self._clock(), _now() - minute
+        now, since = self._clock(), self._clock.time_of_day() - minute
         endpoints = _endpoints(*Status, account_id=account_id)
         of_endpoint = _of(endpoints)
         received = table.c.received_time >= since
@@ -374,7 +382,7 @@ class SqlQueue:
             number.where(_finished, *of_endpoint, table.c.finished_time >= since)
             .scalar_subquery()
             .label("finished"),
-        ).order_by(endpoints.c.endpoint_name)
+        )
         numbers = select(counts).where(counts.c.account_id == account_id, counts.c.number > 0)
         async with self._database.read() as connection:
             by_endpoint: dict[str, dict[Status, int]] = {}
@@ -390,7 +398,7 @@ class SqlQueue:
                 received_last_minute=row.queued + row.running + row.received_and_finished,
                 finished_last_minute=row.finished,
             )
-            for row in rows
+            for row in sorted(rows, key=lambda row: row.endpoint_name)
         ]
 
     async def records(
@@ -499,11 +507,6 @@ class SqlQueue:
                     )
                 )
         return Purged(number=len(rows), seconds=time.monotonic() - started)
-
-
-def _now() -> datetime:
-    """The time of day, for what people read and for times to live, which end at a time that they were told."""
-    return datetime.now(UTC)
 
 
 def _size(invocation: AsyncInvocation) -> int:

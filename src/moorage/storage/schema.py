@@ -197,7 +197,8 @@ async_notices = Table(
     Column("send_after", UtcDateTime, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("last_error", Text),
-    Index("async_notices_by_send_after", "send_after", "sequence"),
+    Index("async_notices_to_send", "topic_arn", "send_after", "sequence"),
+    Index("async_notices_by_age", "topic_arn", "created_time"),
 )
 """Messages that are owed to topics; a row goes when its message has been delivered or given up."""
 

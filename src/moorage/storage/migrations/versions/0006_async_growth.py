@@ -1,4 +1,4 @@
-"""Asynchronous invocations: their bodies apart, counts by status, and indexes for each state.
+"""Asynchronous invocations: their bodies apart, counts by status, and indexes for each state; notices by topic.
 
 Takes time for each invocation that is kept: 7 s for a million with bodies of 1 kB in SQLite. The bodies of completed
 ones are dropped; the file keeps its size, and what they took is used for what comes.
@@ -60,6 +60,9 @@ def upgrade() -> None:
             f"SELECT account_id, endpoint_name, {status}, count(*) "
             f"FROM async_invocations WHERE {condition} GROUP BY 1, 2, 3"
         )
+    op.drop_index("async_notices_by_send_after", "async_notices")
+    op.create_index("async_notices_to_send", "async_notices", ["topic_arn", "send_after", "sequence"])
+    op.create_index("async_notices_by_age", "async_notices", ["topic_arn", "created_time"])
     if sqlite:
         op.execute("PRAGMA cache_size = -2000")
 
