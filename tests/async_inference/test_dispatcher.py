@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from moorage.async_inference.attempt import Attempts, Rules
 from moorage.async_inference.base import AsyncInvocation, Record, Status
@@ -20,6 +19,7 @@ from moorage.async_inference.sql import SqlQueue
 from moorage.clock import SteadyClock
 from moorage.routing.table import RoutingTable, route_document
 from moorage.storage.database import open_database
+from moorage.storage.failures import DatabaseUnavailable
 from tests.async_inference.s3 import LocalS3
 from tests.gateway.harness import Container, ContainerConnection
 from tests.modelhost.hosts import Starter, wait_until
@@ -666,7 +666,7 @@ async def test_a_database_that_is_away_at_the_end_of_an_invocation_costs_no_seco
             nonlocal tries
             tries += 1
             if tries < 3:
-                raise OperationalError("UPDATE", None, ConnectionError("the server is away"))
+                raise DatabaseUnavailable("the database does not answer")
             return await finish(*arguments)
 
         here.queue.finish = away  # type: ignore[method-assign]

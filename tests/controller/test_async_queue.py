@@ -338,7 +338,7 @@ async def test_purge_forgets_what_ended_long_ago(server: Server) -> None:
     }
     assert (await server.ask("GET", "invocation", id=finished))[0] == 404
     status, reply = await server.ask("POST", "purge", account=OTHER_ACCOUNT, older_than_seconds=0)
-    assert (status, reply) == (200, {"Forgotten": 0})
+    assert (status, reply) == (200, {"Forgotten": 0, "More": False})
     assert await server.post("purge", older_than_seconds=0) == {"Forgotten": 1, "More": False}
     assert (await server.ask("GET", "invocation", id=elsewhere))[0] == 404
     assert {await server.status(queued), await server.status(running)} == {"Queued", "Running"}

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
-
 from moorage.async_inference import messages
 from moorage.async_inference.base import AsyncInvocation, Claim, Outcome, Queue, Status
 from moorage.async_inference.container import ContainerCall, NotConnected, ReplyBroken
@@ -62,10 +60,6 @@ class _Reply:
         self.size += len(chunk)
         if len(self.start) < messages.MOST_RESPONSE_BYTES:
             self.start += chunk[: messages.MOST_RESPONSE_BYTES - len(self.start)]
-
-
-_OURS = (DataError, IntegrityError, ProgrammingError)
-"""Errors of the database that no other try cures."""
 
 
 class _Refused(Exception):
@@ -292,13 +286,13 @@ class Attempts:
         while True:
             try:
                 return await self._queue.finish(claim, outcome)
-            except (SQLAlchemyError, OSError, DatabaseUnavailable) as error:
-                if isinstance(error, _OURS) or time.monotonic() + pause > end:
+            except DatabaseUnavailable as error:
+                if time.monotonic() + pause > end:
                     raise
                 logger.warning(
                     "async invocation %s: its end cannot be stored, and is tried again: %s",
                     claim.invocation.invocation_id,
-                    str(error).partition("\n")[0],
+                    error,
                 )
             await asyncio.sleep(pause)
             pause = min(2 * pause, 5.0)

@@ -63,7 +63,9 @@ def acceptance_routes(
                 now=datetime.now(UTC),
             )
         except QueueOverloaded as error:
-            raise ServiceUnavailable(f"The invocation was not accepted: {error}. Please try again.") from error
+            raise ServiceUnavailable(
+                f"The invocation was not accepted: {error}. Please try again."
+            ) from error
         except DatabaseUnavailable as error:  # the log has been told
             raise ServiceUnavailable(
                 "The invocation could not be stored in time, and was not accepted. Please try again."

@@ -80,7 +80,9 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             on_drained=lambda instance_id: reports.put_nowait({"drained": instance_id}),
             on_changed=lambda account_id, name: dispatcher.route_changed(account_id, name),
         )
-        attempts = Attempts(queue=queue, objects=objects, rules=_rules(settings), notify=publisher.wake, clock=clock)
+        attempts = Attempts(
+            queue=queue, objects=objects, rules=_rules(settings), notify=publisher.wake, clock=clock
+        )
         dispatcher = Dispatcher(
             queue=queue,
             attempts=attempts,
