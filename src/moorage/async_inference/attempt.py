@@ -286,14 +286,9 @@ class Attempts:
         while True:
             try:
                 return await self._queue.finish(claim, outcome)
-            except DatabaseUnavailable as error:
+            except DatabaseUnavailable:  # the log tells of it once
                 if time.monotonic() + pause > end:
                     raise
-                logger.warning(
-                    "async invocation %s: its end cannot be stored, and is tried again: %s",
-                    claim.invocation.invocation_id,
-                    error,
-                )
             await asyncio.sleep(pause)
             pause = min(2 * pause, 5.0)
 
