@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from moorage.control_characters import plain
+
 OWN_PREFIX: Final = "[moorage]"
 _PREFIX: Final = OWN_PREFIX.encode()
 _TAIL_BYTES: Final = 64 * 1024
-_TERMINAL_CODES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,7 +115,7 @@ class LogFile:
     def tail(self, *, lines: int = 10, width: int = 200) -> tuple[str, ...]:
         """The container's last lines since `forget_tail`: not empty, without control characters, cut to `width`."""
         text = (self._tail + self._held).decode("utf-8", "replace")
-        clean = (_TERMINAL_CODES.sub("", line).rstrip() for line in re.split(r"\r\n|[\n\r]", text))
+        clean = (plain(line, keep="\t").rstrip() for line in re.split(r"\r\n|[\n\r]", text))
         kept = [line for line in clean if line][-lines:]
         return tuple(line if len(line) <= width else line[: width - 1] + "…" for line in kept)
 

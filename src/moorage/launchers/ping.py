@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 
 from moorage import network_namespace
+from moorage.control_characters import plain
 from moorage.launchers.lifecycle import PingOutcome
 
 _MOST_BYTES = 8 * 1024
@@ -72,7 +73,7 @@ async def _read_reply(sock: socket.socket) -> PingResult:
         body += await _receive(sock)
     if status == 200:
         return PingResult(outcome=PingOutcome.OK, status=status)
-    detail = " ".join(body[:length].decode("utf-8", "replace").split())[:_DETAIL_CHARACTERS]
+    detail = " ".join(plain(body[:length].decode("utf-8", "replace")).split())[:_DETAIL_CHARACTERS]
     return PingResult(outcome=PingOutcome.WRONG, status=status, detail=detail)
 
 
