@@ -8,21 +8,29 @@ everything after that is as for any other socket, at the speed of the loopback i
 A namespace is named by a process in it, as `<pid>/<start time>`: a pid alone could be given to another process, and
 its namespace would be another instance's. Nothing keeps a namespace but its processes, so a `kill -9` of everything
 leaves none behind.
+
+A server that is not root has a process that keeps the instances' networks in a user namespace, where it has that
+capability (`moorage.outbound.keeper`). Whoever wants a socket asks it for one; such a network is named
+`<key>@<path of that process's socket>`.
 """
 
+import asyncio
 import ctypes
 import errno
 import fcntl
 import os
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 CLONE_NEWNET: Final = 0x40000000
+CLONE_NEWUSER: Final = 0x10000000
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
 _START_TIME: Final = 19
@@ -62,6 +70,16 @@ def open_namespace(name: str) -> int:
         raise ConnectionRefusedError(errno.ECONNREFUSED, "the instance's network is gone") from None
 
 
+async def open_socket(name: str, family: int = socket.AF_INET) -> socket.socket:
+    """A new non-blocking TCP socket in that network, whoever keeps it.
+
+    Raises:
+        OSError: the network is gone, or nobody lets us in.
+    """
+    key, kept, keeper = name.partition("@")
+    return await _ask_for_socket(keeper, key, family) if kept else socket_in(name, family)
+
+
 def socket_in(name: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """A new non-blocking socket in that namespace.
 
@@ -80,7 +98,7 @@ def socket_in(name: str, family: int = socket.AF_INET, kind: int = socket.SOCK_S
 @contextmanager
 def entered(descriptor: int) -> Iterator[None]:
     """The calling thread is in that namespace until the block ends. Do not await in it."""
-    own = _namespace_of_thread()
+    own = namespace_of_thread()
     try:
         _set_namespace(descriptor)
         try:
@@ -101,7 +119,7 @@ def new_namespace() -> Iterator[None]:
     Raises:
         OSError: none may be made here.
     """
-    own = _namespace_of_thread()
+    own = namespace_of_thread()
     try:
         enter_new_namespace()
         try:
@@ -125,8 +143,37 @@ def enter_new_namespace() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
+def enter_new_user_namespace() -> None:
+    """This process, which has no threads yet, has every capability over what it makes from now on. Its user and group
+    keep their numbers.
+
+    Raises:
+        OSError: this machine does not let users make namespaces.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if _libc().unshare(CLONE_NEWUSER) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        Path("/proc/self", file).write_text(text)
+
+
+def why_not_kept() -> str | None:
+    """Why no process can keep networks in a user namespace here; None if one can."""
+    program = (
+        "from moorage import network_namespace as n; n.enter_new_user_namespace(); n.enter_new_namespace()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+    )
+    if done.returncode == 0:
+        return None
+    complaint = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return f"this machine does not let its users make networks ({complaint})"
+
+
 def why_unusable() -> str | None:
-    """Why no instance can have a network of its own here; None if it can."""
+    """Why this process cannot give instances networks of their own; None if it can."""
     try:
         with new_namespace():
             pass
@@ -135,6 +182,32 @@ def why_unusable() -> str | None:
             return "only root can make network namespaces and reach into them"
         return f"no network namespace can be made ({error.strerror})"
     return None
+
+
+async def _ask_for_socket(keeper: str, key: str, family: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as asking:
+        await loop.sock_connect(asking, keeper)
+        await loop.sock_sendall(asking, f"socket {key} {family}".encode())
+        reply, descriptors = await receive_descriptors(asking, 1)
+    if not descriptors:
+        raise ConnectionRefusedError(
+            errno.ECONNREFUSED, reply.decode() or "the process that keeps it went away"
+        )
+    return socket.socket(fileno=descriptors[0])
+
+
+async def receive_descriptors(sock: socket.socket, count: int) -> tuple[bytes, list[int]]:
+    """The next message of a non-blocking Unix socket, and the descriptors that come with it."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sock.fileno(), readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sock.fileno())
+    message, descriptors, _, _ = socket.recv_fds(sock, 4096, count, socket.MSG_CMSG_CLOEXEC)
+    return message, descriptors
 
 
 def _start_time(directory: int) -> str:
@@ -151,7 +224,8 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _namespace_of_thread() -> int:
+def namespace_of_thread() -> int:
+    """A descriptor of the namespace that the calling thread is in. The caller closes it."""
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 

@@ -458,7 +458,7 @@ def tcp(host: str, port: int, *, network: str = "") -> Connector:
 
     async def connect(loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.Protocol]) -> object:
         if network:
-            sock = network_namespace.socket_in(network, family)
+            sock = await network_namespace.open_socket(network, family)
         else:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:

@@ -380,7 +380,7 @@ async def test_a_daemon_that_hides_ends_with_its_instance(
 ) -> None:
     """It has left its session, its parent is gone, and its environment is empty."""
     procfs.become_subreaper()
-    launcher = start(Isolation(cgroups=CGROUPS if grouped else None))
+    launcher = start(Isolation(cgroups=CGROUPS if grouped else None), ends_orphans=not grouped)
     spec = spec_for(tmp_path, DAEMON % mailbox.path)
     await launcher.launch(spec)
     await reaches(launcher, spec.instance_id, S.IN_SERVICE)

@@ -16,10 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage import network_namespace
+from moorage.launchers.base import InstanceStatus
+from moorage.launchers.isolation import Isolation, Network
 from moorage.outbound import policy
 from moorage.outbound.client import OutboundClient
+from moorage.outbound.keeper_client import KeeperClient
 from moorage.outbound.policy import SERVER_ADDRESS, Policy
 
+from .containers import leader_of, log_of, process_launcher, reaches, spec_for
+
+S = InstanceStatus
 NO_NETWORK = network_namespace.why_unusable()
 needs_network = pytest.mark.skipif(NO_NETWORK is not None, reason=str(NO_NETWORK))
 
@@ -106,9 +112,11 @@ asyncio.run(main())
 
 
 @contextmanager
-def outbound_process(path: Path, server_port: int) -> "Iterator[subprocess.Popen[str]]":
+def outbound_process(
+    path: Path, server_port: int, *, program: str = PROCESS
+) -> "Iterator[subprocess.Popen[str]]":
     process = subprocess.Popen(
-        [sys.executable, "-c", PROCESS, str(path), str(server_port)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(path), str(server_port)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -136,7 +144,7 @@ def instance() -> Iterator[str]:
 async def called(network: str, host: str, port: int, request: bytes = b"hello", seconds: float = 10) -> bytes:
     """What an instance reads when it calls there, writes the request, and reads to the end."""
     loop = asyncio.get_running_loop()
-    with network_namespace.socket_in(network) as sock:
+    with await network_namespace.open_socket(network) as sock:
         async with asyncio.timeout(seconds):
             await loop.sock_connect(sock, (host, port))
             await loop.sock_sendall(sock, request)
@@ -277,3 +285,108 @@ async def test_a_process_that_is_not_there_is_said(tmp_path: Path, monkeypatch: 
             await client.attach("1/1")
     finally:
         await client.close()
+
+
+# --- kept by another process, as for a server that is not root -------------------------------------------
+
+KEEPER = """
+import asyncio, sys
+from pathlib import Path
+from moorage import network_namespace
+network_namespace.enter_new_user_namespace()
+from moorage.outbound.keeper import Keeper
+from moorage.outbound.links import Links
+from moorage.outbound.policy import Policy
+from moorage.outbound.relay import Relay
+
+async def main():
+    links = Links()
+    await links.open()
+    rules = Policy(server=("127.0.0.1", int(sys.argv[2])), server_port=8080)
+    relay = Relay(lambda: rules)
+    await relay.serve(links.listener, links.resolver)
+    keeper = Keeper(links)
+    keeper.listen(Path(sys.argv[1]))
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+NOT_KEPT = network_namespace.why_not_kept()
+needs_keeper = pytest.mark.skipif(NOT_KEPT is not None, reason=str(NOT_KEPT))
+
+
+@needs_keeper
+@pytest.mark.parametrize("network", [Network.OUTBOUND, Network.ISOLATED])
+async def test_instances_have_networks_that_another_process_keeps(
+    tmp_path: Path, outside: int, network: Network
+) -> None:
+    path = tmp_path / "k.sock"
+    launcher = process_launcher(
+        tmp_path, isolation=Isolation(network=network, keeps_networks=True), keeper=KeeperClient(path)
+    )
+    try:
+        with outbound_process(path, outside, program=KEEPER):
+            specs = [spec_for(tmp_path) for _ in range(2)]
+            for spec in specs:
+                await launcher.launch(spec)
+            states = [await reaches(launcher, spec.instance_id, S.IN_SERVICE) for spec in specs]
+            assert [state.port for state in states] == [8080, 8080]
+            assert len({state.network for state in states}) == 2
+            pids = [leader_of(spec, launcher.marker) for spec in specs]
+            namespaces = {Path(f"/proc/{pid}/ns/net").readlink() for pid in [*pids, os.getpid()]}
+            assert len(namespaces) == 3
+            for state in states:
+                sock = await network_namespace.open_socket(state.network)
+                with sock:
+                    loop = asyncio.get_running_loop()
+                    await loop.sock_connect(sock, ("127.0.0.1", 8080))
+                    await loop.sock_sendall(sock, b"GET /ping HTTP/1.0\r\n\r\n")
+                    assert (await loop.sock_recv(sock, 100)).startswith(b"HTTP/1.0 200")
+            if network is Network.OUTBOUND:
+                assert await called(states[0].network, SERVER_ADDRESS, 8080) == b"echo:hello"
+            else:
+                with pytest.raises(OSError, match="unreachable"):
+                    await called(states[0].network, SERVER_ADDRESS, 8080)
+            await launcher.stop(specs[0].instance_id)
+            with pytest.raises(ConnectionRefusedError, match="gone"):
+                await network_namespace.open_socket(states[0].network)
+    finally:
+        await launcher.close(hurry=True)
+
+
+@needs_keeper
+async def test_instances_are_started_anew_when_their_keeper_has_died(tmp_path: Path, outside: int) -> None:
+    path = tmp_path / "k.sock"
+    launcher = process_launcher(
+        tmp_path,
+        isolation=Isolation(network=Network.ISOLATED, keeps_networks=True),
+        keeper=KeeperClient(path),
+    )
+    spec = spec_for(tmp_path)
+    try:
+        with outbound_process(path, outside, program=KEEPER):
+            await launcher.launch(spec)
+            await reaches(launcher, spec.instance_id, S.IN_SERVICE)
+        with outbound_process(path, outside, program=KEEPER):
+            state = await reaches(launcher, spec.instance_id, S.IN_SERVICE, generation=2)
+            assert state.restarts == 1
+            assert "lost its network" in log_of(spec)
+    finally:
+        await launcher.close(hurry=True)
+
+
+async def test_a_keeper_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moorage.outbound.keeper_client._PATIENCE_SECONDS", 0.05)
+    launcher = process_launcher(
+        tmp_path,
+        isolation=Isolation(network=Network.ISOLATED, keeps_networks=True),
+        keeper=KeeperClient(tmp_path / "k.sock"),
+    )
+    spec = spec_for(tmp_path)
+    try:
+        await launcher.launch(spec)
+        state = await reaches(launcher, spec.instance_id, S.FAILED)
+        assert "could not be started: it has no network" in str(state.failure)
+    finally:
+        await launcher.close(hurry=True)

@@ -77,12 +77,14 @@ class Isolation:
 
     `user` is the one of all containers; with `own_users` each production variant has its own. `view` is None
     where no bubblewrap is used, `cgroups` where no control groups can be made. `seccomp` is a filter of system calls.
+    With `keeps_networks` a process of the server's keeps the networks, since the launcher may not make them itself.
     """
 
     user: User | None = None
     own_users: bool = False
     view: View | None = None
     network: Network = Network.HOST
+    keeps_networks: bool = False
     cgroups: Cgroups | None = None
     seccomp: bytes = b""
     limits: Limits = field(default_factory=Limits)
@@ -184,7 +186,7 @@ def decide(
             own_users = fenced = False
             _close(data_dir, enterable=False)
             _log.warning("containers run as root, since %s", obstacle)
-    network, why_no_network = _network(network, has_view=view is not None)
+    network, keeps_networks, why_no_network = _network(network, has_view=view is not None)
     if network is Network.OUTBOUND and view is not None:
         resolv_conf_file.write_text(resolv_conf(_machines_resolv_conf()))
         resolv_conf_file.chmod(0o644)
@@ -197,6 +199,7 @@ def decide(
         own_users=own_users,
         view=view,
         network=network,
+        keeps_networks=keeps_networks,
         cgroups=groups,
         seccomp=seccomp.without_user_namespaces(),
         limits=limits,
@@ -215,20 +218,22 @@ def _view(*, hidden: tuple[Path, ...], readable: tuple[Path, ...], shm_bytes: in
     return view
 
 
-def _network(wanted: Network, *, has_view: bool) -> tuple[Network, str]:
-    """The network that containers get, and why it is not the one that is wanted (empty: it is)."""
+def _network(wanted: Network, *, has_view: bool) -> tuple[Network, bool, str]:
+    """The network that containers get, whether another process has to keep it, and why it is not the one that is
+    wanted (empty: it is)."""
     if wanted is Network.HOST:
-        return wanted, ""
-    why_none = network_namespace.why_unusable()
+        return wanted, False, ""
+    is_kept = network_namespace.why_unusable() is not None
+    why_none = network_namespace.why_not_kept() if is_kept else None
     if why_none is None and wanted is Network.OUTBOUND and not has_view:
         servers = name_servers(_machines_resolv_conf())
         if servers and all(server.startswith("127.") for server in servers):
             why_none = "without bubblewrap they see the machine's name server, which is at a loopback address"
     if why_none is None:
-        return wanted, ""
+        return wanted, is_kept, ""
     if wanted is Network.ISOLATED:
         raise IsolationError(f"container_network is isolated, but {why_none}.")
-    return Network.HOST, why_none
+    return Network.HOST, False, why_none
 
 
 def _machines_resolv_conf() -> str:

@@ -33,6 +33,19 @@ from moorage.launchers.base import InstanceSpec
 from moorage.launchers.cgroups import Cgroup
 from moorage.launchers.isolation import Isolation, User
 from moorage.launchers.log_collector import InstanceLog
+from moorage.outbound.keeper_client import KeptNetwork
+
+# The part of a chain whose network somebody else keeps: to enter it is to enter its user namespace first.
+_JOIN: Final = """
+import ctypes, os, sys
+setns = ctypes.CDLL(None, use_errno=True).setns
+for descriptor, kind in zip(map(int, sys.argv[1].split(",")), (0x10000000, 0x40000000)):
+    if setns(descriptor, kind):
+        os.write(2, f"cannot enter its network: {os.strerror(ctypes.get_errno())}\\n".encode())
+        os._exit(126)
+    os.close(descriptor)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 _ENTER: Final = (
     'umask 022; test "$PPID" = "$0" || exit 1; '
@@ -115,13 +128,13 @@ class Leader:
         port: int,
         *,
         in_view: bool,
-        has_network: bool,
+        network: str,
         cgroup: Cgroup | None,
         gate: int,
     ) -> None:
         self.pid = process.pid
         self.port = port
-        self.network = network_namespace.reference(process.pid) if has_network else ""
+        self.network = network
         self.cgroup = cgroup
         self.started = time.monotonic()
         self.healthy_since: float | None = None
@@ -167,8 +180,10 @@ def start_leader(
     port: int,
     log: InstanceLog,
     isolation: Isolation,
+    kept: KeptNetwork | None = None,
 ) -> Leader:
-    """Start the container's command in a session of its own, its output going to the log.
+    """Start the container's command in a session of its own, its output going to the log, in the network that a
+    keeper made for it if there is one.
 
     Raises:
         CannotStart: there is no such command, or no process can be had.
@@ -194,10 +209,15 @@ def start_leader(
             if isolation.view is not None and isolation.seccomp:
                 passed_on.append(_in_memory(isolation.seccomp))
                 descriptors.callback(os.close, passed_on[-1])
-            has_network = isolation.has_own_network(spec)
-            with network_namespace.new_namespace() if has_network else nullcontext():
+            chain = _chain(spec, argv, user, isolation, cgroup, *passed_on)
+            if kept is not None:
+                joined = ",".join(map(str, kept.descriptors))
+                chain = [sys.executable, "-I", "-S", "-c", _JOIN, joined, *chain]
+                passed_on += kept.descriptors
+            own = kept is None and isolation.has_own_network(spec)
+            with network_namespace.new_namespace() if own else nullcontext():
                 process = subprocess.Popen(
-                    _chain(spec, argv, user, isolation, cgroup, *passed_on),
+                    chain,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -213,7 +233,7 @@ def start_leader(
                 process,
                 port,
                 in_view=isolation.view is not None,
-                has_network=has_network,
+                network=kept.name if kept else network_namespace.reference(process.pid) if own else "",
                 cgroup=cgroup,
                 gate=gate,
             )

@@ -40,7 +40,7 @@ async def _ping(host: str, port: int, network: str) -> PingResult:
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        sock = network_namespace.socket_in(network, family) if network else socket.socket(family)
+        sock = await network_namespace.open_socket(network, family) if network else socket.socket(family)
     except OSError:
         return PingResult(outcome=PingOutcome.REFUSED)
     with sock:

@@ -38,6 +38,7 @@ from moorage.launchers.ping import PingResult, ping
 from moorage.launchers.ports import OWN_NETWORK_PORT, PORTS_PER_INSTANCE, NoFreePort, Ports
 from moorage.launchers.procfs import become_subreaper, sweep
 from moorage.outbound.client import OutboundClient
+from moorage.outbound.keeper_client import KeeperClient, KeptNetwork
 
 __all__ = ["ProcessLauncher", "become_subreaper", "sweep"]
 
@@ -72,7 +73,9 @@ class ProcessLauncher:
     A container that answers /ping with an error, or not at all because its port is closed, is replaced after
     `unhealthy_after` such pings in a row; one that just does not answer in time (it may be busy) after
     `silent_seconds`. Of each log the newest `log_limit_bytes` are kept. `isolation` fences containers in. `outbound`
-    lets those with a network of their own call out.
+    lets those with a network of their own call out, `keeper` makes the networks where this process may not. With
+    `ends_orphans` processes that hide whose they are end with an instance, too: for a process that is a subreaper
+    and marks its own children.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class ProcessLauncher:
         log_rate: float = _MIB,
         isolation: Isolation = NO_ISOLATION,
         outbound: OutboundClient | None = None,
+        keeper: KeeperClient | None = None,
+        ends_orphans: bool = False,
     ) -> None:
         self.marker = marker
         self.host = host
@@ -101,6 +106,8 @@ class ProcessLauncher:
         self.silent_seconds = silent_seconds
         self.isolation = isolation
         self.outbound = outbound
+        self.keeper = keeper
+        self.ends_orphans = ends_orphans
         self.logs = LogCollector(limit_bytes=log_limit_bytes, rate=log_rate)
         self.board = StateBoard()
         self.ports = Ports(host)
@@ -109,6 +116,7 @@ class ProcessLauncher:
         self._common = {"AWS_REGION": region, "SAGEMAKER_REGION": region, **(environment or {})}
         self._instances: dict[str, _Instance] = {}
         self._housekeeping: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -128,6 +136,8 @@ class ProcessLauncher:
             raise LauncherError("the launcher is shutting down and starts no more instances")
         if self._housekeeping is None:
             self._housekeeping = asyncio.create_task(self._keep_house(), name="launcher-housekeeping")
+            if self.keeper is not None:
+                self._following = asyncio.create_task(self._follow(self.keeper), name="launcher-keeper")
         instance = _Instance(self, spec)
         self._instances[spec.instance_id] = instance
         instance.task.add_done_callback(lambda _: self._forget(instance))
@@ -146,9 +156,10 @@ class ProcessLauncher:
         """Stop every instance, all at the same time, and end every `watch`."""
         self._closed = True
         await asyncio.gather(*(self.stop(instance_id, hurry=hurry) for instance_id in list(self._instances)))
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            await asyncio.wait({self._housekeeping})
+        for task in (self._housekeeping, self._following):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         self.board.close()
         self.census.close()
         self.logs.close()
@@ -190,10 +201,17 @@ class ProcessLauncher:
                     f"held {held} sockets while the machine was short of ports, and may have {_SHARE_OF_SOCKETS} then"
                 )
 
-    async def adopted(self) -> list[procfs.Process]:
-        """Processes without a parent that became our children, and that nothing says the instance of."""
+    async def _follow(self, keeper: KeeperClient) -> None:
+        while True:
+            await keeper.lost()
+            for instance in list(self._instances.values()):
+                instance.expel("lost its network, since the process that keeps it has ended")
+
+    async def adopted(self, *, since: int) -> list[procfs.Process]:
+        """Processes that became our children after that start time, since their parents ended, and hide whose they
+        are."""
         leaders = {instance.leader_pid for instance in self._instances.values()}
-        return procfs.adopted(await self.census.take(), besides=leaders)
+        return procfs.adopted(await self.census.take(), besides=leaders, since=since)
 
     async def _keep_house(self) -> None:
         """Every few seconds: dead orphans that we were given."""
@@ -245,6 +263,7 @@ class _Instance:
         self._expelled = asyncio.Event()
         self._expelled_for = ""
         self._cgroup: Cgroup | None = None
+        self._began = 0
         launcher.board.post(self._state)
         self.task = asyncio.create_task(self._run(), name=f"instance-{spec.instance_id}")
 
@@ -318,16 +337,22 @@ class _Instance:
         self._expelled.clear()
         try:
             port = await self._take_port()
-            async with self._launcher.spawning:
-                await asyncio.sleep(0)  # many starts at once must not hold up the loop for all their time
-                if self._stop.is_set():
-                    self._give_back(port)
-                    return _Death()
-                leader = self._start_leader(port)
+            kept = await self._new_network()
+            try:
+                async with self._launcher.spawning:
+                    await asyncio.sleep(0)  # many starts at once must not hold up the loop for all their time
+                    if self._stop.is_set():
+                        self._give_back(port)
+                        return _Death()
+                    leader = self._start_leader(port, kept)
+            finally:
+                if kept is not None:
+                    kept.close()
         except CannotStart as error:
             return _Death(what=f"{failure.container(self.spec)} could not be started: {error}")
         self.leader_pid = leader.pid
         self._cgroup = leader.cgroup
+        self._began = procfs.start_time(leader.pid)
         try:
             self._post(InstanceStatus.STARTING, port=leader.port, network=leader.network)
             await self._let_call_out(leader)
@@ -392,7 +417,32 @@ class _Instance:
         if self._launcher.isolation.network is Network.HOST:
             self._launcher.ports.give_back(port)
 
-    def _start_leader(self, port: int) -> Leader:
+    @property
+    def _network_key(self) -> str:
+        return f"{self.spec.instance_id}-{self._state.generation}"
+
+    async def _new_network(self) -> KeptNetwork | None:
+        """The network of this start, where another process has to make it."""
+        keeper, isolation = self._launcher.keeper, self._launcher.isolation
+        if keeper is None or not isolation.keeps_networks:
+            return None
+        linked = isolation.network is Network.OUTBOUND and not self.spec.network_isolation
+        try:
+            return await keeper.new(self._network_key, linked=linked)
+        except OSError as error:
+            raise CannotStart(f"it has no network: {error.strerror or error}") from error
+
+    async def _leave_network(self, leader: Leader) -> None:
+        """After the last process in it is gone."""
+        if self._launcher.outbound is not None:
+            self._launcher.outbound.detach(leader.network)
+        if self._launcher.keeper is not None and leader.network:
+            try:
+                await self._launcher.keeper.forget(self._network_key)
+            except OSError as error:
+                _log.debug("a network was not given back: %s", error)
+
+    def _start_leader(self, port: int, kept: KeptNetwork | None) -> Leader:
         try:
             leader = start_leader(
                 self.spec,
@@ -401,6 +451,7 @@ class _Instance:
                 port=port,
                 log=self.log,
                 isolation=self._launcher.isolation,
+                kept=kept,
             )
         except BaseException:
             self._give_back(port)
@@ -550,8 +601,7 @@ class _Instance:
         try:
             await self._clear()
         finally:
-            if self._launcher.outbound is not None:
-                self._launcher.outbound.detach(leader.network)
+            await self._leave_network(leader)
             leader.collect()  # only now may the kernel give its numbers to others
             self.leader_pid = 0
             self._give_back(leader.port)
@@ -584,8 +634,9 @@ class _Instance:
     async def _remains(self) -> list[procfs.Process]:
         """What is to be killed: the instance's processes, and those that hide whose they are."""
         living = await self.members()
-        if self._cgroup is None and self._launcher.isolation.view is None:
-            living += await self._launcher.adopted()
+        launcher = self._launcher
+        if launcher.ends_orphans and self._cgroup is None and launcher.isolation.view is None:
+            living += await launcher.adopted(since=self._began)
         return living
 
     async def members(self) -> list[procfs.Process]:

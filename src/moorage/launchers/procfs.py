@@ -53,20 +53,28 @@ def processes() -> list[Process]:
     return [process for process in found if process is not None]
 
 
+def start_time(pid: int) -> int:
+    """When a process began, in the kernel's ticks since the machine did; 0 if it is gone."""
+    process = _read(pid)
+    return 0 if process is None else process.start_time
+
+
 def living(pids: Iterable[int]) -> list[Process]:
     """Those of these processes that are there and not dead."""
     found = (_read(pid) for pid in pids)
     return [process for process in found if process is not None and not process.is_dead]
 
 
-def adopted(everyone: Iterable[Process], *, besides: Collection[int]) -> list[Process]:
-    """The living children of ours that are neither the server's processes, nor leaders (`besides`), nor say whose
-    they are: daemons that hide. None is ours by accident, since whatever we start says that it is the server's."""
+def adopted(everyone: Iterable[Process], *, besides: Collection[int], since: int) -> list[Process]:
+    """The living children of ours that began after `since` (a start time) and are neither the server's processes, nor
+    leaders (`besides`), nor say whose they are: daemons that hide. For a process whose own children all say that they
+    are the server's (`SERVER_VARIABLE`)."""
     own = os.getpid()
     return [
         process
         for process in everyone
         if process.parent == own
+        and process.start_time >= since
         and not process.is_dead
         and not process.is_server
         and process.instance_id is None

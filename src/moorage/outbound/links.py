@@ -48,17 +48,33 @@ class Links:
         """
         await self._run(self._open)
 
-    async def attach(self, network: str) -> str:
+    async def attach(self, network: str, descriptor: int | None = None) -> str:
         """Link the network namespace of an instance; returns its address. Again is allowed.
+
+        `network` is what `detach` is told; without a descriptor of the namespace it names it too, as
+        `network_namespace.reference` does.
 
         Raises:
             OSError: the instance is gone, or the kernel refuses.
         """
-        return await self._run(lambda: self._attach(network))
+        own = network_namespace.open_namespace(network) if descriptor is None else os.dup(descriptor)
+        try:
+            return await self._run(lambda: self._attach(network, own))
+        finally:
+            os.close(own)
 
     def detach(self, network: str) -> None:
         """Its number may be another's. The link itself goes with the instance's namespace."""
         self._numbers.pop(network, None)
+
+    async def new_network(self) -> int:
+        """A descriptor of a new network namespace, which lasts until it is closed and all processes in it are
+        gone."""
+        return await self._run(_new_network)
+
+    async def socket_in(self, descriptor: int, family: int) -> socket.socket:
+        """A new non-blocking TCP socket in that namespace."""
+        return await self._run(lambda: _socket_in(descriptor, family))
 
     async def _run(self, step: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, step)
@@ -74,20 +90,17 @@ class Links:
         self.resolver.bind(("0.0.0.0", DNS_PORT))  # noqa: S104
         _redirect(self.listener.getsockname()[1])
 
-    def _attach(self, network: str) -> str:
-        number = self._numbers.get(network)
-        if number is None:
-            number = self._free_number()
+    def _attach(self, network: str, descriptor: int) -> str:
+        if network in self._numbers:
+            return address_of(self._numbers[network])
+        number = self._free_number()
         address, outside = address_of(number), f"i{number}"
-        descriptor = network_namespace.open_namespace(network)
         try:
             self._link(outside, address, descriptor)
             with network_namespace.entered(descriptor):
                 _configure(address)
         except NetlinkError as error:
             raise OSError(error.code, str(error)) from error
-        finally:
-            os.close(descriptor)
         self._numbers[network] = number
         return address
 
@@ -114,6 +127,16 @@ class Links:
         self._outer.addr("add", index=index, address=SERVER_ADDRESS, prefixlen=32)
         self._outer.link("set", index=index, state="up")
         self._outer.route("add", dst=f"{address}/32", oif=index)
+
+
+def _new_network() -> int:
+    with network_namespace.new_namespace():
+        return network_namespace.namespace_of_thread()
+
+
+def _socket_in(descriptor: int, family: int) -> socket.socket:
+    with network_namespace.entered(descriptor):
+        return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 def _configure(address: str) -> None:

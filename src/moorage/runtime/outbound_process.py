@@ -1,20 +1,24 @@
-"""The process that carries the calls of instances out of their networks: `python -m
-moorage.runtime.outbound_process`.
+"""The process that carries the calls of instances out of their networks.
 
-Settings are in `MOORAGE_SETTINGS`, the server's own URL in `MOORAGE_URL`.
+Usage: python -m moorage.runtime.outbound_process [--keep]. Settings are in `MOORAGE_SETTINGS`, the server's own URL
+in `MOORAGE_URL`. With `--keep` it also makes and keeps the networks, in a user namespace, for a server that is not
+root.
 """
 
 import asyncio
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import uvloop
 
+from moorage import network_namespace
 from moorage.config import Settings
+from moorage.outbound.keeper import Keeper
 from moorage.outbound.links import Links
 from moorage.outbound.policy import Policy, name_servers
 from moorage.outbound.relay import Relay
@@ -48,25 +52,34 @@ class _CurrentPolicy:
         return self._policy
 
 
-async def run(settings: Settings, url: str) -> None:
+async def run(settings: Settings, url: str, *, keeps: bool) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    links = Links()
-    await links.open()
-    relay = Relay(_CurrentPolicy(url))
-    await relay.serve(links.listener, links.resolver)
-    server = await serve(links, settings.outbound_socket)
-    await stopped.wait()
-    server.close()
-    await relay.close()
+    async with AsyncExitStack() as stack:
+        links = Links()
+        await links.open()
+        relay = Relay(_CurrentPolicy(url))
+        await relay.serve(links.listener, links.resolver)
+        stack.push_async_callback(relay.close)
+        if keeps:
+            keeper = Keeper(links)
+            keeper.listen(settings.outbound_socket)
+            stack.callback(keeper.close)
+        else:
+            server = await serve(links, settings.outbound_socket)
+            stack.callback(server.close)
+        await stopped.wait()
 
 
 def main() -> int:
+    keeps = "--keep" in sys.argv[1:]
+    if keeps:
+        network_namespace.enter_new_user_namespace()
     logs.configure("outbound")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
-    uvloop.run(run(settings, os.environ["MOORAGE_URL"]))
+    uvloop.run(run(settings, os.environ["MOORAGE_URL"], keeps=keeps))
     return 0
 
 

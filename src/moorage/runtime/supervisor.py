@@ -31,6 +31,7 @@ from moorage.launchers.isolation import Isolation, IsolationError, Limits, Netwo
 from moorage.launchers.process import ProcessLauncher, become_subreaper, sweep
 from moorage.launchers.remote import LauncherServer
 from moorage.outbound.client import OutboundClient
+from moorage.outbound.keeper_client import KeeperClient
 from moorage.outbound.policy import SERVER_ADDRESS
 from moorage.runtime.child_output import log_s3_line
 from moorage.runtime.children import Child
@@ -136,11 +137,14 @@ class _Supervisor:
             )
             stack.push_async_callback(self._stop_child, s3, 5.0)
         isolation = await asyncio.to_thread(_isolation, settings)
-        outbound = None
-        if isolation.network is Network.OUTBOUND:
+        outbound = keeper = None
+        if isolation.network is Network.OUTBOUND or isolation.keeps_networks:
             carrier = Child(
                 "outbound",
-                (sys.executable, "-m", "moorage.runtime.outbound_process"),
+                (
+                    *(sys.executable, "-m", "moorage.runtime.outbound_process"),
+                    *(("--keep",) if isolation.keeps_networks else ()),
+                ),
                 environment={
                     **os.environ,
                     "MOORAGE_SETTINGS": settings.to_json(),
@@ -150,15 +154,20 @@ class _Supervisor:
                 gives_up=self._give_up,
             )
             stack.push_async_callback(self._stop_child, carrier, 5.0)
-            outbound = OutboundClient(settings.outbound_socket)
-            stack.push_async_callback(outbound.close)
+            if isolation.keeps_networks:
+                keeper = KeeperClient(settings.outbound_socket)
+            else:
+                outbound = OutboundClient(settings.outbound_socket)
+                stack.push_async_callback(outbound.close)
         launcher = ProcessLauncher(
             marker=self._marker,
             region=settings.region,
-            environment=_container_environment(self._url) if outbound is not None else None,
+            environment=_container_environment(self._url) if isolation.network is Network.OUTBOUND else None,
             stop_timeout_seconds=settings.stop_timeout_seconds,
             isolation=isolation,
             outbound=outbound,
+            keeper=keeper,
+            ends_orphans=True,
             log_limit_bytes=settings.container_log_bytes,
             log_rate=settings.container_log_bytes_per_second,
         )
