@@ -11,8 +11,14 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -135,13 +141,8 @@ class Database:
         if self._point_reads is None:
             async with self._connection(self._autocommitting) as connection:
                 return (await connection.execute(statement, parameters)).all()
-        try:
+        with self._explaining():
             return self._point_reads.rows(statement, parameters)
-        except Exception as error:
-            unavailable = self._in_words(error)
-            if unavailable is None:
-                raise
-            raise unavailable from error
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -193,7 +194,7 @@ class Database:
             await self.outage.settled()
             self.outage.check()
         cut_off = _CutOff(self._timeout_seconds if seconds is None else seconds)
-        try:
+        with self._explaining(cut_off, is_probe=is_probe):
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout_at(cut_off.at):
                     if writes:
@@ -206,27 +207,24 @@ class Database:
                     if writes:
                         await stack.enter_async_context(connection.begin())
                 yield connection
-        except Exception as error:
-            unavailable = self._in_words(error, cut_off=cut_off.happened, is_probe=is_probe)
-            if unavailable is None:
-                raise
-            raise unavailable from error
 
-    def _in_words(
-        self, error: Exception, *, cut_off: bool = False, is_probe: bool = False
-    ) -> DatabaseUnavailable | None:
-        """The exception for the caller, if this one says something of the database's state."""
-        if isinstance(error, DatabaseUnavailable):
-            return None
-        trouble = SILENT if cut_off else explain(error)
-        if trouble is None:
-            return None
-        if self._is_open and not is_probe:
-            if not trouble.is_outage:
-                logger.warning("%s %s", self.name, trouble.text)
-            else:
-                self.outage.suspect(trouble)
-        return DatabaseUnavailable(f"{self.name} {trouble.text}", advice=trouble.advice)
+    @contextmanager
+    def _explaining(self, cut_off: "_CutOff | None" = None, *, is_probe: bool = False) -> Iterator[None]:
+        """Whatever says something of the database's state becomes a `DatabaseUnavailable`, and is looked into."""
+        try:
+            yield
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            trouble = SILENT if cut_off is not None and cut_off.happened else explain(error)
+            if trouble is None:
+                raise
+            if self._is_open and not is_probe:
+                if trouble.is_outage:
+                    self.outage.suspect(trouble)
+                else:
+                    logger.warning("%s %s", self.name, trouble.text)
+            raise DatabaseUnavailable(f"{self.name} {trouble.text}", advice=trouble.advice) from error
 
     async def _probe(self) -> None:
         """A disk that is full, or a file system that takes no writes, is noticed by a write only."""
@@ -244,7 +242,7 @@ class Database:
 
     async def _migrate(self) -> None:
         """However long it takes."""
-        try:
+        with self._explaining():
             async with self._writer.begin() as connection:
                 if not self._is_sqlite:
                     for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
@@ -253,11 +251,6 @@ class Database:
                         text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
                     )
                 await connection.run_sync(_upgrade)
-        except Exception as error:
-            unavailable = self._in_words(error)
-            if unavailable is None:
-                raise
-            raise unavailable from error
 
     async def _page_token_key(self) -> bytes:
         query = select(schema.secrets.c.value).where(schema.secrets.c.name == "page-token-key")
