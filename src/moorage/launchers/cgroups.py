@@ -200,7 +200,8 @@ def find_usable(*, marker: str) -> tuple[Cgroups | None, str]:
                 _try(offered)
                 usable.append(offered)
         except OSError as error:
-            obstacles.append(f"{error.filename or hierarchy.directory}: {error.strerror}")
+            names = ", ".join(hierarchy.controllers) or "anything"
+            obstacles.append(f"no group for {names} can be made in {hierarchy.directory} ({error.strerror})")
     cgroups = Cgroups(usable, marker=marker)
     missing = [name for name in CONTROLLERS if name not in cgroups.controllers]
     if not missing:
