@@ -153,6 +153,7 @@ class _Inner(_Side):
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._source = ""
+        self._early = b""
         self.is_counted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -167,6 +168,28 @@ class _Inner(_Side):
         port, packed = struct.unpack("!2xH4s8x", original)
         self._source = transport.get_extra_info("peername")[0]
         self._relay.begin(self, self._source, (socket.inet_ntoa(packed), port))
+
+    def data_received(self, data: bytes) -> None:
+        """uvloop begins to read after `connection_made` even if that has paused it, so a piece may come before the
+        connection that it is for."""
+        if self.other is None:
+            self._early += data
+            self.transport.pause_reading()
+        else:
+            super().data_received(data)
+
+    def eof_received(self) -> bool:
+        return super().eof_received() or self.other is None
+
+    def join(self, outer: "_Outer") -> None:
+        """The connection to where the instance wants to go has been made."""
+        self.other = outer
+        outer.transport.write(self._early)
+        self._early = b""
+        if self.has_ended:
+            outer.transport.write_eof()
+        else:
+            self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -186,8 +209,8 @@ class _Outer(_Side):
         if inner.transport.is_closing():
             self.transport.abort()
             return
-        self.other, inner.other = inner, self
-        inner.transport.resume_reading()
+        self.other = inner
+        inner.join(self)
 
 
 class _Lookups(asyncio.DatagramProtocol):
