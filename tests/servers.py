@@ -35,11 +35,14 @@ class MoorageServer:
         data_dir: Path,
         *,
         arguments: tuple[str, ...] = (),
+        before: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         **settings: object,
     ) -> None:
         self.data_dir = data_dir
         self._arguments = arguments
+        self._before = before
+        """A program, with arguments, that becomes the server: it is given the server's command line."""
         self._settings = {"container_isolation": ISOLATION, **settings}
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
@@ -61,6 +64,7 @@ class MoorageServer:
         with log:
             self._process = subprocess.Popen(
                 [
+                    *self._before,
                     *(sys.executable, "-m", "moorage", "serve"),
                     *("--port", str(self._port), "--data-dir", str(self.data_dir), *self._arguments),
                 ],
@@ -152,14 +156,17 @@ class MoorageServer:
         environment: Mapping[str, str] | None = None,
         config: Mapping[str, Any] | None = None,
         variant: Mapping[str, Any] | None = None,
+        model: Mapping[str, Any] | None = None,
     ) -> None:
-        """A model and a configuration of one name. `config` and `variant` add members to the configuration and to
-        its only variant."""
+        """A model and a configuration of one name. `config`, `variant` and `model` add members to the configuration,
+        to its only variant, and to the model."""
         sagemaker = self.client("sagemaker")
         container: dict[str, Any] = {"Image": image, "Environment": dict(environment or {})}
         if files:
             container["ModelDataUrl"] = self.upload(name, files)
-        sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
+        sagemaker.create_model(
+            ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container, **(model or {})
+        )
         members = {
             "VariantName": "AllTraffic",
             "ModelName": name,

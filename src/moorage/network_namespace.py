@@ -21,7 +21,6 @@ import fcntl
 import os
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,20 +155,6 @@ def enter_new_user_namespace() -> None:
         raise OSError(number, os.strerror(number))
     for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         Path("/proc/self", file).write_text(text)
-
-
-def why_not_kept() -> str | None:
-    """Why no process can keep networks in a user namespace here; None if one can."""
-    program = (
-        "from moorage import network_namespace as n; n.enter_new_user_namespace(); n.enter_new_namespace()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
-    )
-    if done.returncode == 0:
-        return None
-    complaint = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return f"this machine does not let its users make networks ({complaint})"
 
 
 def why_unusable() -> str | None:

@@ -249,6 +249,7 @@ def decided(directory: Path, **changes: Any) -> Isolation:
     values: dict[str, Any] = {
         "container_user": "",
         "mode": "auto",
+        "wanted_network": Network.HOST,
         "network": Network.HOST,
         "limits": Limits(),
         "shm_bytes": 0,

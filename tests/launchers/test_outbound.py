@@ -315,8 +315,13 @@ async def main():
 
 asyncio.run(main())
 """
-NOT_KEPT = network_namespace.why_not_kept()
-needs_keeper = pytest.mark.skipif(NOT_KEPT is not None, reason=str(NOT_KEPT))
+NOT_KEPT = subprocess.run(
+    [sys.executable, "-c", KEEPER.partition("from moorage.outbound.keeper")[0]],
+    capture_output=True,
+    text=True,
+    check=False,
+).stderr.strip()
+needs_keeper = pytest.mark.skipif(bool(NOT_KEPT), reason=NOT_KEPT[-200:])
 
 
 @needs_keeper

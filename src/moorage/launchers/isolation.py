@@ -26,7 +26,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from moorage import network_namespace
 from moorage.launchers import bubblewrap, cgroups, seccomp
 from moorage.launchers.base import InstanceSpec
 from moorage.launchers.bubblewrap import View
@@ -150,7 +149,10 @@ def decide(
     *,
     container_user: str,
     mode: str,
+    wanted_network: Network,
     network: Network,
+    keeps_networks: bool = False,
+    why_no_network: str = "",
     limits: Limits,
     shm_bytes: int,
     readable_paths: Sequence[Path],
@@ -161,8 +163,8 @@ def decide(
     """Find out what this machine can do, say in the log what that leaves open, and close the data directory.
 
     `mode` is `auto`, `bubblewrap` or `none`. Takes some 50 ms: it starts a program the way containers are started.
-    A `network` that cannot be made is replaced by the machine's, unless it is `isolated`. `resolv_conf_file` is
-    made, for containers that call out of one of their own.
+    `network` is the one that can be had, of another process if it `keeps_networks`, and `why_no_network` why it is
+    not the wanted one. `resolv_conf_file` is made, for containers that call out of a network of their own.
 
     Raises:
         IsolationError: what the settings ask for cannot be had here.
@@ -186,7 +188,7 @@ def decide(
             own_users = fenced = False
             _close(data_dir, enterable=False)
             _log.warning("containers run as root, since %s", obstacle)
-    network, keeps_networks, why_no_network = _network(network, has_view=view is not None)
+    network, why_no_network = _network(wanted_network, network, why_no_network, has_view=view is not None)
     if network is Network.OUTBOUND and view is not None:
         resolv_conf_file.write_text(resolv_conf(_machines_resolv_conf()))
         resolv_conf_file.chmod(0o644)
@@ -199,7 +201,7 @@ def decide(
         own_users=own_users,
         view=view,
         network=network,
-        keeps_networks=keeps_networks,
+        keeps_networks=keeps_networks and network is not Network.HOST,
         cgroups=groups,
         seccomp=seccomp.without_user_namespaces(),
         limits=limits,
@@ -218,22 +220,16 @@ def _view(*, hidden: tuple[Path, ...], readable: tuple[Path, ...], shm_bytes: in
     return view
 
 
-def _network(wanted: Network, *, has_view: bool) -> tuple[Network, bool, str]:
-    """The network that containers get, whether another process has to keep it, and why it is not the one that is
-    wanted (empty: it is)."""
-    if wanted is Network.HOST:
-        return wanted, False, ""
-    is_kept = network_namespace.why_unusable() is not None
-    why_none = network_namespace.why_not_kept() if is_kept else None
-    if why_none is None and wanted is Network.OUTBOUND and not has_view:
+def _network(wanted: Network, network: Network, why_not: str, *, has_view: bool) -> tuple[Network, str]:
+    """The network that containers get, and why it is not the one that is wanted (empty: it is)."""
+    if network is Network.OUTBOUND and not has_view:
         servers = name_servers(_machines_resolv_conf())
         if servers and all(server.startswith("127.") for server in servers):
-            why_none = "without bubblewrap they see the machine's name server, which is at a loopback address"
-    if why_none is None:
-        return wanted, is_kept, ""
-    if wanted is Network.ISOLATED:
-        raise IsolationError(f"container_network is isolated, but {why_none}.")
-    return Network.HOST, False, why_none
+            network = Network.HOST
+            why_not = "without bubblewrap they see the machine's name server, which is at a loopback address"
+    if wanted is Network.ISOLATED and network is Network.HOST:
+        raise IsolationError(f"container_network is isolated, but {why_not}.")
+    return network, why_not
 
 
 def _machines_resolv_conf() -> str:

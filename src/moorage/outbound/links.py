@@ -46,7 +46,10 @@ class Links:
         Raises:
             OSError: it cannot be had here.
         """
-        await self._run(self._open)
+        try:
+            await self._run(self._open)
+        except NetlinkError as error:
+            raise OSError(error.code, str(error)) from error
 
     async def attach(self, network: str, descriptor: int | None = None) -> str:
         """Link the network namespace of an instance; returns its address. Again is allowed.

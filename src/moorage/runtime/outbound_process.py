@@ -23,7 +23,7 @@ from moorage.outbound.links import Links
 from moorage.outbound.policy import Policy, name_servers
 from moorage.outbound.relay import Relay
 from moorage.outbound.service import serve
-from moorage.runtime import logs
+from moorage.runtime import last_words, logs
 
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
@@ -73,13 +73,19 @@ async def run(settings: Settings, url: str, *, keeps: bool) -> None:
 
 
 def main() -> int:
-    keeps = "--keep" in sys.argv[1:]
-    if keeps:
-        network_namespace.enter_new_user_namespace()
     logs.configure("outbound")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
-    uvloop.run(run(settings, os.environ["MOORAGE_URL"], keeps=keeps))
+    keeps = "--keep" in sys.argv[1:]
+    try:
+        if keeps:
+            network_namespace.enter_new_user_namespace()  # before there are threads
+        uvloop.run(run(settings, os.environ["MOORAGE_URL"], keeps=keeps))
+    except OSError as error:
+        who = "users" if keeps else "servers"
+        return last_words.leave(
+            f"this machine does not let its {who} make networks ({error.strerror or error})"
+        )
     return 0
 
 

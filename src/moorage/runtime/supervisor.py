@@ -36,6 +36,7 @@ from moorage.outbound.policy import SERVER_ADDRESS
 from moorage.runtime.child_output import log_s3_line
 from moorage.runtime.children import Child
 from moorage.runtime.last_words import CannotServe
+from moorage.runtime.outbound_child import Networks, start_networks
 
 _READY_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
@@ -136,35 +137,24 @@ class _Supervisor:
                 gives_up=self._give_up,
             )
             stack.push_async_callback(self._stop_child, s3, 5.0)
-        isolation = await asyncio.to_thread(_isolation, settings)
+        networks = await start_networks(settings, self._url)
+        if networks.child is not None:
+            stack.push_async_callback(self._stop_child, networks.child, 5.0)
+        fences = await asyncio.to_thread(_isolation, settings, networks)
         outbound = keeper = None
-        if isolation.network is Network.OUTBOUND or isolation.keeps_networks:
-            carrier = Child(
-                "outbound",
-                (
-                    *(sys.executable, "-m", "moorage.runtime.outbound_process"),
-                    *(("--keep",) if isolation.keeps_networks else ()),
-                ),
-                environment={
-                    **os.environ,
-                    "MOORAGE_SETTINGS": settings.to_json(),
-                    "MOORAGE_URL": self._url,
-                },
-                socket=settings.outbound_socket,
-                gives_up=self._give_up,
-            )
-            stack.push_async_callback(self._stop_child, carrier, 5.0)
-            if isolation.keeps_networks:
-                keeper = KeeperClient(settings.outbound_socket)
-            else:
-                outbound = OutboundClient(settings.outbound_socket)
-                stack.push_async_callback(outbound.close)
+        if networks.child is not None and fences.network is Network.HOST:
+            await self._stop_child(networks.child, 5.0)
+        elif networks.keeps:
+            keeper = KeeperClient(settings.outbound_socket)
+        elif networks.child is not None:
+            outbound = OutboundClient(settings.outbound_socket)
+            stack.push_async_callback(outbound.close)
         launcher = ProcessLauncher(
             marker=self._marker,
             region=settings.region,
-            environment=_container_environment(self._url) if isolation.network is Network.OUTBOUND else None,
+            environment=_container_environment(self._url) if fences.network is Network.OUTBOUND else None,
             stop_timeout_seconds=settings.stop_timeout_seconds,
-            isolation=isolation,
+            isolation=fences,
             outbound=outbound,
             keeper=keeper,
             ends_orphans=True,
@@ -457,12 +447,15 @@ async def _is_healthy(listener: socket.socket) -> bool:
         return False
 
 
-def _isolation(settings: Settings) -> Isolation:
+def _isolation(settings: Settings, networks: Networks) -> Isolation:
     try:
         return isolation.decide(
             container_user=settings.container_user,
             mode=settings.container_isolation,
-            network=Network(settings.container_network),
+            wanted_network=Network(settings.container_network),
+            network=networks.network,
+            keeps_networks=networks.keeps,
+            why_no_network=networks.why_not,
             shm_bytes=settings.container_shm_bytes,
             limits=Limits(
                 open_files=settings.container_max_open_files,
