@@ -16,21 +16,16 @@ import tempfile
 import threading
 import time
 import urllib.request
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import insert
 
 from harness import HERE, Effort, missing_tools, resident_mib, wrk
 from moorage.async_inference.sql import SqlQueue
-from moorage.storage.database import Database, open_database
-from moorage.storage.schema import async_invocations
+from moorage.storage.database import open_database
 from moorage_server import ACCOUNT, CONTROLLER, GATEWAY, MoorageServer, moorage_serve
+from queue_growth import fill
 from signing import signed
 from tables import Table, markdown
 
@@ -239,12 +234,12 @@ async def measure_claims(url: str, queued: int) -> dict[str, list[float]]:
     database = await open_database(url)
     try:
         queue = SqlQueue(database)
-        await fill(database, queued)
+        await fill(database, queued=queued, finished=0, endpoints=1)
         for most in (1, 16):
             times = []
             for _ in range(200):
                 started = time.perf_counter()
-                claims = await queue.claim(ACCOUNT, "deep", most=most)
+                claims = await queue.claim(ACCOUNT, "e0", most=most)
                 times.append((time.perf_counter() - started) * 1000)
                 assert len(claims) == most
             cuts = statistics.quantiles(times, n=100)
@@ -253,33 +248,6 @@ async def measure_claims(url: str, queued: int) -> dict[str, list[float]]:
     finally:
         await database.close()
     return figures
-
-
-async def fill(database: Database, queued: int) -> None:
-    now = datetime.now(UTC) - timedelta(hours=1)
-    for first in range(0, queued, 10_000):
-        rows = [
-            row(now + timedelta(microseconds=number)) for number in range(first, min(first + 10_000, queued))
-        ]
-        async with database.write() as connection:
-            await connection.execute(insert(async_invocations), rows)
-
-
-def row(received: datetime) -> dict[str, Any]:
-    id = str(uuid.uuid4())
-    return {
-        "invocation_id": id,
-        "account_id": ACCOUNT,
-        "endpoint_name": "deep",
-        "inference_id": id,
-        "received_time": received,
-        "expires_time": received + timedelta(hours=6),
-        "request": {"timeout_seconds": 900, "output_location": f"s3://results/deep/{id}.out"},
-        "body": BODY.encode(),
-        "claim_after": received,
-        "attempts": 0,
-        "deaths": 0,
-    }
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import case, func, select
 
-from moorage.async_inference.base import AsyncInvocation, Claim, Notice, Outcome, Purged, Status
+from moorage.async_inference.base import AsyncInvocation, Claim, Forgotten, Notice, Outcome, Status
 from moorage.async_inference.outbox import Outbox
 from moorage.async_inference.purge import purge
 from moorage.async_inference.sql import SqlQueue
@@ -311,14 +312,14 @@ async def test_a_purge_is_many_short_transactions(queue: SqlQueue, database: Dat
         await asyncio.gather(*(queue.finish(claim, outcome(Status.FAILED)) for claim in claims))
     await queue.put(invocation())
     sizes = []
-    forget = queue.purge
+    forget = queue.forget
 
-    async def watched(*key: str, **options: Any) -> Purged:
-        purged = await forget(*key, **options)
-        sizes.append(purged.number)
-        return purged
+    async def watched(numbers: Sequence[int], **options: Any) -> Forgotten:
+        forgotten = await forget(numbers, **options)
+        sizes.append(forgotten.number)
+        return forgotten
 
-    queue.purge = watched  # type: ignore[method-assign]
+    queue.forget = watched  # type: ignore[method-assign]
     soon = datetime.now(UTC) + timedelta(seconds=1)
     number, complete = await purge(queue, finished_before=soon, within_seconds=0.0)
     assert (number, complete) == (100, False)

@@ -138,8 +138,8 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purged:
-    """What one batch of a purge did: how many invocations it forgot, and the seconds that its transaction took."""
+class Forgotten:
+    """How many invocations one transaction forgot, and the seconds that it took."""
 
     number: int
     seconds: float
@@ -227,12 +227,15 @@ class Queue(Protocol):
     async def requeue(self, account_id: str, invocation_id: str, *, expires_time: datetime) -> bool:
         """Run a failed or expired one again, as if it had just been accepted. False if it is neither."""
 
-    async def purgeable(
-        self, *, finished_before: datetime, account_id: str | None = None, endpoint_name: str | None = None
-    ) -> Sequence[EndpointKey]:
-        """The endpoints that have invocations finished before then."""
+    async def finished(
+        self,
+        *,
+        before: datetime,
+        account_id: str | None = None,
+        endpoint_name: str | None = None,
+        most: int,
+    ) -> Sequence[int]:
+        """The numbers of up to `most` invocations that finished before then, the first ones first."""
 
-    async def purge(
-        self, account_id: str, endpoint_name: str, *, finished_before: datetime, most: int
-    ) -> Purged:
-        """Forget up to `most` invocations of an endpoint, those first that finished first, in one transaction."""
+    async def forget(self, numbers: Sequence[int], *, finished_before: datetime) -> Forgotten:
+        """Forget those of these invocations that finished before then, in one transaction."""

@@ -10,6 +10,8 @@ from moorage.async_inference.base import Queue
 _AIM_SECONDS = 0.01
 _LEAST, _MOST = 20, 1000
 _LONGEST_PAUSE_SECONDS = 1.0
+_LOOKED_UP = 10_000
+"""How many are looked up at once. That takes no lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +46,20 @@ async def purge(
     """Forget what was finished before then, of all accounts and endpoints unless one is given. Ends early when
     `within_seconds` are over. How many there were, and whether that was all."""
     end = None if within_seconds is None else time.monotonic() + within_seconds
-    number, pace = 0, Pace()
-    for key in await queue.purgeable(
-        finished_before=finished_before, account_id=account_id, endpoint_name=endpoint_name
-    ):
-        while True:
-            purged = await queue.purge(*key, finished_before=finished_before, most=pace.most)
-            number += purged.number
-            if purged.number < pace.most:
-                break
-            pace = next_pace(pace, purged.seconds)
+    forgotten, pace = 0, Pace()
+    while True:
+        numbers = await queue.finished(
+            before=finished_before, account_id=account_id, endpoint_name=endpoint_name, most=_LOOKED_UP
+        )
+        done = 0
+        while done < len(numbers):
+            batch = numbers[done : done + pace.most]
+            done += len(batch)
+            result = await queue.forget(batch, finished_before=finished_before)
+            forgotten += result.number
+            pace = next_pace(pace, result.seconds)
             if end is not None and time.monotonic() + pace.pause_seconds >= end:
-                return number, False
+                return forgotten, False
             await asyncio.sleep(pace.pause_seconds)
-    return number, True
+        if len(numbers) < _LOOKED_UP:
+            return forgotten, True

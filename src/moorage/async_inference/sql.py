@@ -41,9 +41,9 @@ from moorage.async_inference.base import (
     Backlog,
     Claim,
     EndpointKey,
+    Forgotten,
     Notice,
     Outcome,
-    Purged,
     Record,
     Status,
     Unfinished,
@@ -120,7 +120,7 @@ class SqlQueue:
     def __init__(self, database: Database, *, clock: SteadyClock | None = None) -> None:
         self._database = database
         self._clock = clock or SteadyClock()
-        self._clock_is_set = False
+        self._has_begun = False
         self._claiming: set[str] = set()
         self._held: set[tuple[str, str]] = set()
         """The invocation ids and tokens of the claims that are in somebody's hands."""
@@ -225,8 +225,11 @@ class SqlQueue:
         self._held.discard(_identity(claim))
 
     async def recover(self) -> Sequence[EndpointKey]:
-        if not self._clock_is_set:
+        if not self._has_begun:
             await self._set_clock()
+            async with self._database.write() as connection:  # of endpoints that may be gone
+                await connection.execute(delete(counts).where(counts.c.number == 0))
+            self._has_begun = True
         query = select(
             table.c.sequence, table.c.invocation_id, table.c.token, table.c.account_id, table.c.endpoint_name
         ).where(_running)
@@ -262,7 +265,6 @@ class SqlQueue:
         for latest_time in times:
             if latest_time is not None:
                 self._clock.not_before(latest_time - timedelta(seconds=MOST_DELAY_SECONDS))
-        self._clock_is_set = True
 
     async def finish(self, claim: Claim, outcome: Outcome) -> bool:
         finished = await self._finish((claim, outcome))
@@ -368,35 +370,42 @@ class SqlQueue:
         of_endpoint = _of(endpoints)
         received = table.c.received_time >= since
         number = select(func.count()).select_from(table)
-        query = select(
+        # Whatever was received in the last minute has been put into the queue since, or is running, or has ended
+        # since.
+        unfinished = select(
             endpoints.c.endpoint_name,
             _oldest(endpoints).label("oldest"),
-            # Whatever was received in the last minute has been put into the queue since, or was finished since.
             number.where(_queued, *of_endpoint, table.c.claim_after >= now - minute, received)
             .scalar_subquery()
             .label("queued"),
             number.where(_running, *of_endpoint, received).scalar_subquery().label("running"),
-            number.where(_finished, *of_endpoint, table.c.finished_time >= since, received)
-            .scalar_subquery()
-            .label("received_and_finished"),
-            number.where(_finished, *of_endpoint, table.c.finished_time >= since)
-            .scalar_subquery()
-            .label("finished"),
+        )
+        finished = (
+            select(
+                table.c.endpoint_name,
+                func.count().label("number"),
+                func.count().filter(received).label("received"),
+            )
+            .where(_finished, table.c.finished_time >= since, table.c.account_id == account_id)
+            .group_by(table.c.endpoint_name)
         )
         numbers = select(counts).where(counts.c.account_id == account_id, counts.c.number > 0)
+        by_endpoint: dict[str, dict[Status, int]] = {}
         async with self._database.read() as connection:
-            by_endpoint: dict[str, dict[Status, int]] = {}
             for row in await connection.execute(numbers):
                 by_endpoint.setdefault(row.endpoint_name, {})[Status(row.status)] = row.number
-            rows = (await connection.execute(query)).all()
+            rows = (await connection.execute(unfinished)).all()
+            ended = {row.endpoint_name: row for row in await connection.execute(finished)}
         return [
             Backlog(
                 account_id=account_id,
                 endpoint_name=row.endpoint_name,
                 counts=by_endpoint.get(row.endpoint_name, {}),
                 oldest_received_time=row.oldest,
-                received_last_minute=row.queued + row.running + row.received_and_finished,
-                finished_last_minute=row.finished,
+                received_last_minute=row.queued
+                + row.running
+                + (ended[row.endpoint_name].received if row.endpoint_name in ended else 0),
+                finished_last_minute=ended[row.endpoint_name].number if row.endpoint_name in ended else 0,
             )
             for row in sorted(rows, key=lambda row: row.endpoint_name)
         ]
@@ -462,51 +471,38 @@ class SqlQueue:
             await _count(connection, _moved([row], Status(row.status), Status.QUEUED))
         return True
 
-    async def purgeable(
-        self, *, finished_before: datetime, account_id: str | None = None, endpoint_name: str | None = None
-    ) -> Sequence[EndpointKey]:
-        endpoints = _endpoints(*FINAL, account_id=account_id, endpoint_name=endpoint_name)
-        some = select(table.c.sequence).where(
-            _finished, *_of(endpoints), table.c.finished_time < finished_before
-        )
+    async def finished(
+        self,
+        *,
+        before: datetime,
+        account_id: str | None = None,
+        endpoint_name: str | None = None,
+        most: int,
+    ) -> Sequence[int]:
+        query = select(table.c.sequence).where(_finished, table.c.finished_time < before)
+        if account_id is not None:
+            query = query.where(table.c.account_id == account_id)
+        if endpoint_name is not None:
+            query = query.where(table.c.endpoint_name == endpoint_name)
         async with self._database.read() as connection:
-            return [_key(row) for row in await connection.execute(select(endpoints).where(some.exists()))]
+            return (await connection.scalars(query.order_by(table.c.finished_time).limit(most))).all()
 
-    async def purge(
-        self, account_id: str, endpoint_name: str, *, finished_before: datetime, most: int
-    ) -> Purged:
-        query = (
-            select(table.c.account_id, table.c.endpoint_name, table.c.sequence, table.c.status)
-            .where(_finished, table.c.account_id == account_id, table.c.endpoint_name == endpoint_name)
-            .where(table.c.finished_time < finished_before)
-            .order_by(table.c.finished_time)
-            .limit(most)
-            .with_for_update(skip_locked=True)
+    async def forget(self, numbers: Sequence[int], *, finished_before: datetime) -> Forgotten:
+        statement = (
+            delete(table)
+            .where(table.c.sequence.in_(numbers), table.c.finished_time < finished_before)
+            .returning(table.c.sequence, table.c.account_id, table.c.endpoint_name, table.c.status)
         )
         async with self._database.write() as connection:
             started = time.monotonic()
-            rows = (await connection.execute(query)).all()
-            sequences = [row.sequence for row in rows]
+            rows = (await connection.execute(statement)).all()
+            changes = Changes()
+            changes.subtract((*_key(row), Status(row.status)) for row in rows)
             if rows:
-                await connection.execute(delete(table).where(table.c.sequence.in_(sequences)))
+                sequences = [row.sequence for row in rows]
                 await connection.execute(delete(bodies).where(bodies.c.sequence.in_(sequences)))
-                await _count(
-                    connection,
-                    Changes(
-                        {
-                            key: -n
-                            for key, n in Changes((*_key(row), Status(row.status)) for row in rows).items()
-                        }
-                    ),
-                )
-                await connection.execute(
-                    delete(counts).where(
-                        counts.c.account_id == account_id,
-                        counts.c.endpoint_name == endpoint_name,
-                        counts.c.number == 0,
-                    )
-                )
-        return Purged(number=len(rows), seconds=time.monotonic() - started)
+                await _count(connection, changes)
+        return Forgotten(number=len(rows), seconds=time.monotonic() - started)
 
 
 def _size(invocation: AsyncInvocation) -> int:

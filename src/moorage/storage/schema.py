@@ -158,7 +158,7 @@ async_invocations = Table(
     _partial("running", "token IS NOT NULL", "account_id", "endpoint_name", "sequence"),
     _partial("unfinished", _UNFINISHED, "account_id", "endpoint_name", "sequence"),
     _partial("unfinished_by_account", _UNFINISHED, "account_id", "sequence"),
-    _partial("finished", _FINISHED, "account_id", "endpoint_name", "finished_time", "received_time"),
+    _partial("finished", _FINISHED, "finished_time", "account_id", "endpoint_name", "received_time"),
     _partial("ended", _FINISHED, "account_id", "endpoint_name", "status", "sequence"),
     _partial("ended_by_account", _FINISHED, "account_id", "status", "sequence"),
 )

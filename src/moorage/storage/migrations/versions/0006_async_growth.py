@@ -40,7 +40,7 @@ def upgrade() -> None:
     _index("running", "token IS NOT NULL", "account_id", "endpoint_name", "sequence")
     _index("unfinished", _UNFINISHED, "account_id", "endpoint_name", "sequence")
     _index("unfinished_by_account", _UNFINISHED, "account_id", "sequence")
-    _index("finished", _FINISHED, "account_id", "endpoint_name", "finished_time", "received_time")
+    _index("finished", _FINISHED, "finished_time", "account_id", "endpoint_name", "received_time")
     _index("ended", _FINISHED, "account_id", "endpoint_name", "status", "sequence")
     _index("ended_by_account", _FINISHED, "account_id", "status", "sequence")
 
