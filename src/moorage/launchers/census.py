@@ -1,16 +1,28 @@
-"""Looks at all processes of the machine, in a thread."""
+"""Looks at processes of the machine, in threads."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from moorage.launchers import procfs
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def in_thread(look: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """In a thread, since there may be many processes; without one when the machine is out of processes, which is when
+    those of an instance have to be found and ended."""
+    try:
+        return await asyncio.to_thread(look, *args, **kwargs)
+    except RuntimeError:
+        return look(*args, **kwargs)
 
 
 class Census:
     """Those who ask while a look is under way share the next one."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="census")
         self._running: asyncio.Task[list[procfs.Process]] | None = None
         self._waiting: asyncio.Task[list[procfs.Process]] | None = None
 
@@ -19,11 +31,8 @@ class Census:
             self._waiting = asyncio.create_task(self._look(self._running), name="census")
         return await asyncio.shield(self._waiting)
 
-    def close(self) -> None:
-        self._executor.shutdown(wait=False)
-
     async def _look(self, before: "asyncio.Task[list[procfs.Process]] | None") -> list[procfs.Process]:
         if before is not None:
             await asyncio.wait({before})
         self._running, self._waiting = self._waiting, None
-        return await asyncio.get_running_loop().run_in_executor(self._executor, procfs.processes)
+        return await in_thread(procfs.processes)

@@ -9,6 +9,7 @@ from typing import Final
 
 from moorage.launchers import failure, lifecycle, procfs
 from moorage.launchers.base import InstanceSpec
+from moorage.launchers.census import in_thread
 from moorage.launchers.leader import Leader
 from moorage.launchers.lifecycle import Health, PingOutcome
 from moorage.launchers.log_collector import InstanceLog
@@ -93,7 +94,7 @@ class HealthCheck:
     async def phrase(self, result: PingResult) -> str:
         listening: dict[int, set[str]] = {}
         if result.outcome is PingOutcome.REFUSED:
-            listening = await asyncio.to_thread(procfs.listening_ports, await self._members())
+            listening = await in_thread(procfs.listening_ports, await self._members())
         limit = min(self._patience.ping_timeout_seconds, self._spec.startup_timeout_seconds)
         return failure.ping_phrase(
             result, host=self._host, port=self._leader.port, timeout_seconds=limit, listening=listening
@@ -106,11 +107,11 @@ class HealthCheck:
         """Whether only this instance's own processes listen on its port: always, in a network of its own."""
         if self._leader.network:
             return True
-        return await asyncio.to_thread(procfs.listen_alone, await self._members(), self._leader.port)
+        return await in_thread(procfs.listen_alone, await self._members(), self._leader.port)
 
     async def _answers_elsewhere(self, before: lifecycle.Elsewhere) -> bool:
         """Whether the container answers /ping on another port. The log says, once, which ports it has opened."""
-        listening = await asyncio.to_thread(procfs.listening_ports, await self._members())
+        listening = await in_thread(procfs.listening_ports, await self._members())
         ports = sorted(listening)[:_PORTS_LOOKED_AT]
         if ports and not before.seen:
             self._log.note(

@@ -20,7 +20,7 @@ from typing import Final
 from moorage.launchers import procfs
 from moorage.launchers.base import InstanceSpec, InstanceState, LauncherError
 from moorage.launchers.board import StateBoard
-from moorage.launchers.census import Census
+from moorage.launchers.census import Census, in_thread
 from moorage.launchers.health_check import Patience
 from moorage.launchers.isolation import NO_ISOLATION, Isolation, Network
 from moorage.launchers.log_collector import LogCollector
@@ -147,7 +147,6 @@ class ProcessLauncher:
                 task.cancel()
                 await asyncio.wait({task})
         self.board.close()
-        self.census.close()
         self.logs.close()
 
     def _networks(self, outbound: OutboundClient | None, keeper: KeeperClient | None) -> Networks:
@@ -181,7 +180,7 @@ class ProcessLauncher:
         """Ports are short: an instance that holds more sockets than its share is started anew, without them."""
         for instance in list(self._instances.values()):
             members = await instance.members()
-            held = await asyncio.to_thread(procfs.count_sockets, members)
+            held = await in_thread(procfs.count_sockets, members)
             if held > _SHARE_OF_SOCKETS:
                 instance.expel(
                     f"held {held} sockets while the machine was short of ports, and may have {_SHARE_OF_SOCKETS} then"
@@ -217,7 +216,7 @@ class ProcessLauncher:
         if not procfs.has_dead_children():
             return set()
         leaders = {instance.leader_pid for instance in self._instances.values()}
-        dead = await asyncio.to_thread(procfs.dead_children, besides=leaders)
+        dead = await in_thread(procfs.dead_children, besides=leaders)
         for pid, _ in dead & before:
             procfs.reap(pid)
         return dead - before

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from moorage.launchers import failure, lifecycle, procfs
 from moorage.launchers.base import InstanceSpec, InstanceState, InstanceStatus
+from moorage.launchers.census import in_thread
 from moorage.launchers.cgroups import Cgroup
 from moorage.launchers.health_check import HealthCheck
 from moorage.launchers.isolation import Network
@@ -335,7 +336,7 @@ class Instance:
     async def members(self) -> list[procfs.Process]:
         """The living processes of this instance."""
         if self._cgroup is not None:
-            return await asyncio.to_thread(procfs.living, self._cgroup.pids())
+            return await in_thread(procfs.living, self._cgroup.pids())
         return procfs.members(
             await self._launcher.census.take(),
             leader=self.leader_pid,

@@ -108,7 +108,10 @@ class Child:
             started = time.monotonic()
             if self._socket is not None:
                 self._socket.unlink(missing_ok=True)
-            status, sentence = await self._live()
+            try:
+                status, sentence = await self._live()
+            except (OSError, RuntimeError) as error:  # no process, thread or descriptor is to be had just now
+                status, sentence = os.EX_OSERR, f"it cannot be started: {error}"
             if self.is_stopping():
                 return
             if status == os.EX_CONFIG and sentence and self._gives_up(sentence):
