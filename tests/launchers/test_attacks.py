@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -339,9 +341,29 @@ USER_NAMESPACE = (
 
 @pytest.mark.parametrize("view", [False, pytest.param(True, marks=needs_view)])
 async def test_a_container_makes_no_user_namespace(start: Start, tmp_path: Path, view: bool) -> None:
-    fence = Isolation(view=View() if view else None, seccomp=seccomp.without_user_namespaces())
+    fence = Isolation(view=View() if view else None, seccomp=seccomp.container_filter())
     answer, _ = await answers(start(fence), tmp_path, USER_NAMESPACE)
     assert answer == [-1, 1, -1, 38]  # EPERM, ENOSYS
+
+
+KEYS = """
+import ctypes, platform
+numbers = {"x86_64": (248, 249, 250), "aarch64": (217, 218, 219)}[platform.machine()]
+libc = ctypes.CDLL(None, use_errno=True)
+answer = []
+for number, arguments in zip(numbers, (
+    (b"user", b"name", b"value", 5, -3), (b"user", b"name", None, 0), (0, -3, 1)
+)):
+    answer += [libc.syscall(number, *arguments), ctypes.get_errno()]
+"""
+
+
+@pytest.mark.parametrize("view", [False, pytest.param(True, marks=needs_view)])
+async def test_a_container_uses_no_keys_of_the_kernel(start: Start, tmp_path: Path, view: bool) -> None:
+    """It has the server's session keyring, and would read what is in it as whatever user."""
+    fence = Isolation(view=View() if view else None, seccomp=seccomp.container_filter())
+    answer, _ = await answers(start(fence), tmp_path, KEYS)
+    assert answer == [-1, 1] * 3  # EPERM
 
 
 @needs_view
@@ -387,6 +409,53 @@ async def test_a_daemon_that_hides_ends_with_its_instance(
     daemon = int(await mailbox.line())
     await launcher.stop(spec.instance_id)
     wait_for_death([daemon])
+
+
+HOPPER = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int main(int count, char **arguments) {
+    time_t end = time(NULL) + 20;
+    setsid();
+    FILE *told = fopen(arguments[1], "w");
+    fprintf(told, "hops\n");
+    fclose(told);
+    while (time(NULL) < end)
+        if (syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) > 0) _exit(0);
+    return 0;
+}
+"""
+
+
+def compiled(source: str, program: Path) -> str:
+    if not shutil.which("cc"):
+        if os.environ.get("CI") == "true":
+            pytest.fail("there is no C compiler")
+        pytest.skip("there is no C compiler")
+    program.with_suffix(".c").write_text(source)
+    subprocess.run(["cc", "-o", program, program.with_suffix(".c")], check=True)
+    return str(program)
+
+
+@needs_memory_group
+async def test_a_process_that_always_has_another_pid_ends_with_its_instance(
+    start: Start, tmp_path: Path, mailbox: Mailbox
+) -> None:
+    """It forks and ends some ten thousand times a second: who looks for it, and then kills it, is too late."""
+    assert CGROUPS is not None
+    launcher = start(Isolation(cgroups=CGROUPS))
+    argv = [compiled(HOPPER, tmp_path / "hopper"), str(mailbox.path)]
+    spec = spec_for(tmp_path, SERVER + f"import subprocess; subprocess.run({argv!r})\nserve()")
+    await launcher.launch(spec)
+    await reaches(launcher, spec.instance_id, S.IN_SERVICE)
+    assert await mailbox.line() == "hops"
+    await launcher.stop(spec.instance_id)
+    left = [each for parent in CGROUPS.directories for each in parent.glob(f"*{spec.instance_id}*")]
+    assert left == []
 
 
 # --- the log -------------------------------------------------------------------------------------------

@@ -144,13 +144,13 @@ def set_traps(directory: Path, evidence: Path) -> None:
 
 MODES = {
     "nothing": Isolation(),
-    "user": Isolation(own_users=True, seccomp=seccomp.without_user_namespaces()),
+    "user": Isolation(own_users=True, seccomp=seccomp.container_filter()),
     "view": Isolation(own_users=IS_ROOT, view=View() if NO_VIEW is None else None),
     "everything": Isolation(
         own_users=IS_ROOT,
         view=View(shm_bytes=2**20) if NO_VIEW is None else None,
         network=Network.ISOLATED,
-        seccomp=seccomp.without_user_namespaces(),
+        seccomp=seccomp.container_filter(),
     ),
 }
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can start processes as another user")

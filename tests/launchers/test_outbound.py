@@ -198,6 +198,35 @@ async def test_an_instance_reaches_the_server_and_the_outside_and_nothing_else(
         await client.close()
 
 
+FORWARDING = PROCESS.replace(
+    "await links.open()\n",
+    "await links.open()\n    await links._run(lambda: Path('/proc/sys/net/ipv4/ip_forward').write_text('1'))\n",
+)
+
+
+@needs_network
+async def test_datagrams_do_not_pass_between_instances_on_a_machine_that_forwards(tmp_path: Path) -> None:
+    """A container engine sets the machine's ip_forward, and new namespaces take that over."""
+    path = tmp_path / "o.sock"
+    client = OutboundClient(path)
+    loop = asyncio.get_running_loop()
+    try:
+        with outbound_process(path, 1, program=FORWARDING), instance() as first, instance() as second:
+            addresses = [await client.attach(network) for network in (first, second)]
+            with (
+                network_namespace.socket_in(first, kind=socket.SOCK_DGRAM) as sender,
+                network_namespace.socket_in(second, kind=socket.SOCK_DGRAM) as receiver,
+            ):
+                receiver.bind(("", 5555))
+                for _ in range(5):
+                    await loop.sock_sendto(sender, b"hello", (addresses[1], 5555))
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await loop.sock_recv(receiver, 100)
+    finally:
+        await client.close()
+
+
 @needs_network
 async def test_a_name_is_looked_up_at_the_machines_name_server(tmp_path: Path) -> None:
     class NameServer(asyncio.DatagramProtocol):

@@ -41,7 +41,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def without_capabilities(*, user_namespaces: bool) -> tuple[str, ...]:
-    program = b"" if user_namespaces else seccomp.without_user_namespaces()
+    program = b"" if user_namespaces else seccomp.container_filter()
     return sys.executable, "-c", WITHOUT_CAPABILITIES, program.hex()
 
 

@@ -115,6 +115,11 @@ class Cgroup:
         """Its living processes; those that `remove` would wait for."""
         return {pid for directory in self.directories for pid in _pids(directory)}
 
+    def forbid_forks(self) -> None:
+        """A process that forks and ends, again and again, has always another pid than the one that is killed."""
+        for directory in self.directories:
+            _forbid_forks(directory)
+
     def out_of_memory_kills(self) -> int:
         """How many of its processes the kernel has killed since it was made because its memory was used up."""
         for directory in self.directories:
@@ -258,6 +263,7 @@ def _write_limits(directory: Path, files: Mapping[str, str]) -> None:
 def _clear(directory: Path) -> int:
     """Kill what is in a group until it can be removed; at most `_REMOVAL_SECONDS`."""
     killed: set[int] = set()
+    _forbid_forks(directory)
     deadline = time.monotonic() + _REMOVAL_SECONDS
     while time.monotonic() < deadline:
         for pid in _pids(directory):
@@ -270,6 +276,11 @@ def _clear(directory: Path) -> int:
             break
         time.sleep(0.01)
     return len(killed)
+
+
+def _forbid_forks(directory: Path) -> None:
+    with suppress(OSError):  # a group of another controller has no such file
+        (directory / "pids.max").write_text("0")
 
 
 def _pids(directory: Path) -> set[int]:

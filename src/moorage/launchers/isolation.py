@@ -203,7 +203,7 @@ def decide(
         network=network,
         keeps_networks=keeps_networks and network is not Network.HOST,
         cgroups=groups,
-        seccomp=seccomp.without_user_namespaces(),
+        seccomp=seccomp.container_filter(),
         limits=limits,
     )
     _tell(isolation, why_none)

@@ -1,9 +1,12 @@
-"""A system call filter for containers: they make no user namespaces.
+"""A system call filter for containers: they make no user namespaces, and use no kernel keys.
 
 In a user namespace of its own a process has every capability, and with it reaches code of the kernel that is
 otherwise root's alone. The filter is what container engines use by default for this: `unshare` and `clone` with
 CLONE_NEWUSER answer EPERM, and `clone3`, whose flags a filter cannot see, ENOSYS, upon which libc falls back to
 `clone`.
+
+A container inherits the server's session keyring, and the kernel gives its keys to whoever has it, whatever user that
+is: `add_key`, `request_key` and `keyctl` answer EPERM.
 """
 
 import platform
@@ -40,16 +43,37 @@ class _Calls(NamedTuple):
     unshare: int
     clone: int
     clone3: int
+    add_key: int
+    request_key: int
+    keyctl: int
     foreign: int
 
 
 _CALLS: Final = {
-    "x86_64": _Calls(architecture=0xC000003E, unshare=272, clone=56, clone3=435, foreign=_X32),
-    "aarch64": _Calls(architecture=0xC00000B7, unshare=97, clone=220, clone3=435, foreign=_NEVER),
+    "x86_64": _Calls(
+        architecture=0xC000003E,
+        unshare=272,
+        clone=56,
+        clone3=435,
+        add_key=248,
+        request_key=249,
+        keyctl=250,
+        foreign=_X32,
+    ),
+    "aarch64": _Calls(
+        architecture=0xC00000B7,
+        unshare=97,
+        clone=220,
+        clone3=435,
+        add_key=217,
+        request_key=218,
+        keyctl=219,
+        foreign=_NEVER,
+    ),
 }
 
 
-def without_user_namespaces(machine: str | None = None) -> bytes:
+def container_filter(machine: str | None = None) -> bytes:
     """The filter as the kernel takes it (`struct sock_filter[]`); empty for a machine whose numbers are not known.
 
     A program of another architecture, such as a 32-bit one, finds no system call at all.
@@ -59,10 +83,13 @@ def without_user_namespaces(machine: str | None = None) -> bytes:
         return b""
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
-        (_IF_EQUAL, 0, 7, calls.architecture),
+        (_IF_EQUAL, 0, 10, calls.architecture),
         (_LOAD, 0, 0, _NUMBER),
-        (_IF_AT_LEAST, 5, 0, calls.foreign),
-        (_IF_EQUAL, 4, 0, calls.clone3),
+        (_IF_AT_LEAST, 8, 0, calls.foreign),
+        (_IF_EQUAL, 7, 0, calls.clone3),
+        (_IF_EQUAL, 8, 0, calls.add_key),
+        (_IF_EQUAL, 7, 0, calls.request_key),
+        (_IF_EQUAL, 6, 0, calls.keyctl),
         (_IF_EQUAL, 1, 0, calls.unshare),
         (_IF_EQUAL, 0, 3, calls.clone),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),

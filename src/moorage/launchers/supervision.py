@@ -307,6 +307,8 @@ class Instance:
 
     async def _clear(self) -> None:
         """Kill everything of this instance wherever it went, until nothing is left."""
+        if self._cgroup is not None:
+            self._cgroup.forbid_forks()
         deadline = time.monotonic() + _CLEARING_SECONDS
         pause = 0.005
         while left := await self._remains():

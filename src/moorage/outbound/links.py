@@ -20,7 +20,10 @@ from moorage.outbound.policy import DNS_PORT, MAX_INSTANCES, SERVER_ADDRESS, add
 
 _INSIDE: Final = "eth0"
 _TABLE: Final = "moorage"
-_CHAIN: Final = "prerouting"
+_REDIRECTS: Final = "prerouting"
+_FORWARDS: Final = "forward"
+_DROP: Final = 0
+_ACCEPT: Final = 1
 _ATTEMPTS: Final = 50
 """A link of a process that died takes a moment to go."""
 _T = TypeVar("_T")
@@ -156,17 +159,19 @@ def _configure(address: str) -> None:
 
 
 def _redirect(port: int) -> None:
-    """Every TCP connection to our listener, every lookup to our resolver."""
+    """Every TCP connection to our listener, every lookup to our resolver, nothing from one instance to another."""
     nft = NFTables(nfgen_family=socket.AF_INET)
     try:
         nft.table("add", name=_TABLE)
-        nft.chain("add", table=_TABLE, name=_CHAIN, hook="prerouting", type="nat", policy=1)
+        nft.chain("add", table=_TABLE, name=_REDIRECTS, hook="prerouting", type="nat", policy=_ACCEPT)
+        # A new namespace takes over the machine's ip_forward, which is 1 beside a container engine.
+        nft.chain("add", table=_TABLE, name=_FORWARDS, hook="forward", type="filter", policy=_DROP)
         lookups = [_load_payload(offset=2, length=2), _equals(DNS_PORT.to_bytes(2, "big"))]
         for rule in (
             [_load_protocol(), _equals(bytes([socket.IPPROTO_TCP])), *_redirect_to(port)],
             [_load_protocol(), _equals(bytes([socket.IPPROTO_UDP])), *lookups, *_redirect_to(DNS_PORT)],
         ):
-            nft.rule("add", table=_TABLE, chain=_CHAIN, expressions=[rule])
+            nft.rule("add", table=_TABLE, chain=_REDIRECTS, expressions=[rule])
     finally:
         nft.close()
 
