@@ -224,6 +224,20 @@ async def test_a_programs_own_directory_does_not_tempt_the_server_to_show_it(tmp
     assert str(private) not in arguments
 
 
+@pytest.mark.parametrize("bad", [{"X": "a\0b"}, {"A=B": "x"}, {"X": "\ud800"}])
+async def test_an_environment_that_no_process_can_have_is_said(tmp_path: Path, bad: dict[str, str]) -> None:
+    launcher = process_launcher(tmp_path)
+    spec = spec_for(tmp_path, environment=bad)
+    try:
+        await launcher.launch(spec)
+        state = await settles(launcher, spec.instance_id)
+    finally:
+        await launcher.close(hurry=True)
+    assert state.status is InstanceStatus.FAILED
+    assert "cannot give it its environment: " in str(state.failure)
+    assert "Traceback" not in str(state.failure)
+
+
 async def settles(launcher: ProcessLauncher, instance_id: str) -> InstanceState:
     """The instance's state once it is in service or has failed."""
     settled = (InstanceStatus.IN_SERVICE, InstanceStatus.FAILED)

@@ -93,6 +93,9 @@ except OSError as error:
         why = f"it was not found in the PATH {environment.get('PATH')}"
     os.write(2, f"cannot execute {argv[0]}: {why}\\n".encode())
     os._exit(127)
+except ValueError as error:
+    os.write(2, f"cannot give it its environment: {error}\\n".encode(errors="replace"))
+    os._exit(127)
 """
 
 
