@@ -198,6 +198,29 @@ async def test_an_instance_reaches_the_server_and_the_outside_and_nothing_else(
         await client.close()
 
 
+@needs_network
+async def test_the_server_sees_another_address_for_each_instance(tmp_path: Path) -> None:
+    """Its limits of connections are by address: none of one instance is another's, or a local caller's."""
+
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(writer.get_extra_info("peername")[0].encode())
+        writer.close()
+
+    server = await asyncio.start_server(tell, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    path = tmp_path / "o.sock"
+    client = OutboundClient(path)
+    try:
+        with outbound_process(path, port), instance() as first, instance() as second:
+            for network in (first, second):
+                await client.attach(network)
+            assert await called(first, SERVER_ADDRESS, 8080) == b"127.18.0.2"
+            assert await called(second, SERVER_ADDRESS, 8080) == b"127.18.0.3"
+    finally:
+        await client.close()
+        server.close()
+
+
 FORWARDING = PROCESS.replace(
     "await links.open()\n",
     "await links.open()\n    await links._run(lambda: Path('/proc/sys/net/ipv4/ip_forward').write_text('1'))\n",

@@ -58,6 +58,15 @@ def address_of(number: int) -> str:
     return str(_NETWORK[number + _FIRST])
 
 
+def source_of(instance: str) -> str:
+    """The machine's loopback address from which an instance's calls reach the server, by the instance's own address.
+
+    The server counts connections, and what is not verified yet, by the caller's address: from one address for all
+    instances, one of them would use up what the others, and callers on this machine, may have.
+    """
+    return f"127.{instance.partition('.')[2]}"
+
+
 def name_servers(resolv_conf: str) -> tuple[str, ...]:
     """The name servers in a `resolv.conf` that can be asked over IPv4."""
     words = (line.split() for line in resolv_conf.splitlines())

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
 
-from moorage.outbound.policy import DNS_PORT, Address, Policy
+from moorage.outbound.policy import DNS_PORT, Address, Policy, source_of
 
 _SO_ORIGINAL_DST: Final = 80
 _CONNECT_SECONDS: Final = 30.0
@@ -51,13 +51,16 @@ class Relay:
 
     def begin(self, inner: "_Inner", source: str, wanted: Address) -> None:
         """An instance has connected: connect to where it wants to go."""
-        destination = self._policy().destination(*wanted)
+        policy = self._policy()
+        destination = policy.destination(*wanted)
         if destination is None or self._connections[source] >= _MAX_CONNECTIONS:
             inner.transport.abort()
             return
         self._connections[source] += 1
         inner.is_counted = True
-        task = asyncio.create_task(self._connect(inner, destination), name=f"connect to {destination[0]}")
+        is_local = destination == policy.server and destination[0].startswith("127.")
+        step = self._connect(inner, destination, (source_of(source), 0) if is_local else None)
+        task = asyncio.create_task(step, name=f"connect to {destination[0]}")
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
@@ -66,11 +69,11 @@ class Relay:
         if not self._connections[source]:
             del self._connections[source]
 
-    async def _connect(self, inner: "_Inner", destination: Address) -> None:
+    async def _connect(self, inner: "_Inner", destination: Address, own: Address | None) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                await loop.create_connection(lambda: _Outer(inner), *destination)
+                await loop.create_connection(lambda: _Outer(inner), *destination, local_addr=own)
         except (OSError, TimeoutError):
             inner.transport.abort()
 
