@@ -300,6 +300,30 @@ async def test_files_in_memory_count_as_memory(start: Start, tmp_path: Path) -> 
     assert "\nwrote it all" not in log_of(spec)
 
 
+SOCKETS = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+answer, kept = 0, []
+for _ in range(40):
+    kept.append(socket.create_connection(listener.getsockname()))
+    kept.append(listener.accept()[0])
+    kept[-2].setblocking(False)
+    try:
+        while True: answer += kept[-2].send(bytes(65536))
+    except BlockingIOError:
+        pass
+for each in kept: each.close()
+"""
+
+
+@needs_memory_group
+async def test_what_waits_in_sockets_counts_as_memory(start: Start, tmp_path: Path) -> None:
+    """The kernel has a limit for all TCP of the machine, and takes from everybody when it is reached."""
+    launcher = start(Isolation(cgroups=CGROUPS, limits=Limits(memory_bytes=2**26)))
+    answer, _ = await answers(launcher, tmp_path, SOCKETS)
+    assert answer < 2**26
+
+
 @needs_memory_group
 async def test_the_number_of_processes_is_the_instances(start: Start, tmp_path: Path) -> None:
     launcher = start(Isolation(cgroups=CGROUPS, limits=Limits(processes=20)))

@@ -81,7 +81,11 @@ def limit_files(version: int, *, memory_bytes: int, processes: int) -> Mapping[s
     memory, pids = str(memory_bytes), str(processes)
     if version == 1:
         limits = {
-            "memory": {"memory.limit_in_bytes": memory, "memory.memsw.limit_in_bytes": memory},
+            "memory": {
+                "memory.limit_in_bytes": memory,
+                "memory.memsw.limit_in_bytes": memory,
+                "memory.kmem.tcp.limit_in_bytes": memory,  # version 2 counts sockets as memory
+            },
             "pids": {"pids.max": pids},
         }
     else:
@@ -96,8 +100,10 @@ def limit_files(version: int, *, memory_bytes: int, processes: int) -> Mapping[s
     return limits
 
 
-_OPTIONAL: Final = frozenset({"memory.memsw.limit_in_bytes", "memory.swap.max"})
-"""Files that kernels without swap accounting do not have."""
+_OPTIONAL: Final = frozenset(
+    {"memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes", "memory.swap.max"}
+)
+"""Files that kernels without swap or socket accounting do not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
