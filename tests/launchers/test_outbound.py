@@ -396,6 +396,8 @@ async def test_instances_have_networks_that_another_process_keeps(
             pids = [leader_of(spec, launcher.marker) for spec in specs]
             namespaces = {Path(f"/proc/{pid}/ns/net").readlink() for pid in [*pids, os.getpid()]}
             assert len(namespaces) == 3
+            for pid in pids:  # none in the namespace of the keeper, root's containers neither
+                assert "CapEff:\t0000000000000000\n" in Path(f"/proc/{pid}/status").read_text()
             for state in states:
                 sock = await network_namespace.open_socket(state.network)
                 with sock:

@@ -19,15 +19,19 @@ from moorage.launchers.cgroups import Cgroup
 from moorage.launchers.isolation import Isolation, User
 from moorage.outbound.keeper_client import KeptNetwork
 
-# The part of a chain whose network somebody else keeps: to enter it is to enter its user namespace first.
+# The part of a chain whose network somebody else keeps: to enter it is to enter its user namespace first. Who enters
+# has every capability there, which a root of few capabilities would pass on: 24 is PR_CAPBSET_DROP.
 _JOIN: Final = """
 import ctypes, os, sys
-setns = ctypes.CDLL(None, use_errno=True).setns
+libc = ctypes.CDLL(None, use_errno=True)
+setns = libc.setns
 for descriptor, kind in zip(map(int, sys.argv[1].split(",")), (0x10000000, 0x40000000)):
     if setns(descriptor, kind):
         os.write(2, f"cannot enter its network: {os.strerror(ctypes.get_errno())}\\n".encode())
         os._exit(126)
     os.close(descriptor)
+for capability in range(64):
+    libc.prctl(24, capability, 0, 0, 0)
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
