@@ -58,9 +58,12 @@ class Loop(uvloop.Loop):
         self.client = protocol_factory()
         self.transport = connect(self.client)
 
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        sock.close()
+
     async def create_connection(self, protocol_factory: Any, *args: Any, **kwargs: Any) -> Any:
         self.upstream = protocol_factory()
-        connect(self.upstream)
+        return connect(self.upstream), self.upstream
 
 
 def connect(protocol: asyncio.Protocol) -> Transport:

@@ -26,9 +26,15 @@ ROOT = AccessKey(
 ALLOWS = json.dumps(
     {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": INVOKE, "Resource": ENDPOINT}}
 )
+
+
+def identity(identity_id: str, arn: str, **changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {"tags": {}, "access_keys": {}, "attached": [], "inline": {}}
+    return {"id": identity_id, "arn": arn, "account_id": ACCOUNT, "kind": "role", **plain, **changes}
+
+
 SNAPSHOT: dict[str, Any] = {
-    "access_keys": {},
-    "identities": {ROLE: {"id": "AROAAPP", "policies": ["invoke"], "tags": {}}},
+    "identities": {"AROAAPP": identity("AROAAPP", ROLE, attached=["invoke"])},
     "policies": {"invoke": ALLOWS},
 }
 
@@ -77,7 +83,7 @@ def test_sessions_beyond_those_kept_are_allowed_what_they_were(monkeypatch: pyte
 def test_a_session_ends_with_its_role() -> None:
     known = access(session("s"))
     opened = known.open_session(b"ASIAs")
-    known.replace({**SNAPSHOT, "identities": {ROLE: {"id": "AROAOTHER", "policies": ["invoke"], "tags": {}}}})
+    known.replace({**SNAPSHOT, "identities": {"AROAOTHER": identity("AROAOTHER", ROLE, attached=["invoke"])}})
     with pytest.raises(UnrecognizedClientException):
         may(known, opened)
     with pytest.raises(UnrecognizedClientException):

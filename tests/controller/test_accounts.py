@@ -55,9 +55,9 @@ async def ask(
 async def test_an_account_is_made_with_a_key_of_its_root(store: IdentityStore) -> None:
     status, made = await ask(store, "POST", name="Research & more")
     assert status == 200
-    key = (await store.snapshot())["access_keys"][made["AccessKey"]["AccessKeyId"]]
-    assert key["secret"] == made["AccessKey"]["SecretAccessKey"]
-    assert key["principal_arn"] == f"arn:aws:iam::{made['Account']['Id']}:root"
+    told = (await store.snapshot())["identities"][made["Account"]["Id"]]
+    assert told["access_keys"] == {made["AccessKey"]["AccessKeyId"]: made["AccessKey"]["SecretAccessKey"]}
+    assert told["arn"] == f"arn:aws:iam::{made['Account']['Id']}:root"
     status, listed = await ask(store, "GET")
     assert (status, listed["Accounts"][-1]) == (200, made["Account"])
     assert [each["Name"] for each in listed["Accounts"]] == ["main", "other", "Research & more"]

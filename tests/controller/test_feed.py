@@ -1,15 +1,22 @@
 """The feed between a controller and gateways that come and go, over a real socket."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from moorage.auth.access import Access
+from moorage.auth.credentials import AccessKey
+from moorage.auth.verifier import Verifier
 from moorage.controller.feed import Feed
 from moorage.counts import InvocationCounts
 from moorage.gateway.feed import Report, follow, observed
+from moorage.gateway.identities import Identities
 from moorage.routing.table import RoutingTable, route_document
 
 ACCOUNT = "000000000000"
@@ -231,3 +238,139 @@ async def test_gateways_know_how_the_control_plane_does_and_that_it_is_away(tmp_
     assert datetime.fromisoformat(away["since"]).tzinfo is not None
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+# --- who may call ---------------------------------------------------------------------------------------
+
+KEY = AccessKey(
+    access_key_id="AKIAROOT",
+    secret_access_key="s",
+    account_id=ACCOUNT,
+    principal_arn=f"arn:aws:iam::{ACCOUNT}:root",
+    user_id=ACCOUNT,
+)
+
+
+def identity(name: str, *keys: str) -> dict[str, Any]:
+    return {
+        "arn": f"arn:aws:iam::{ACCOUNT}:user/{name}",
+        "account_id": ACCOUNT,
+        "id": name,
+        "kind": "user",
+        "tags": {},
+        "access_keys": dict.fromkeys(keys, "secret"),
+        "attached": [],
+        "inline": {},
+    }
+
+
+def snapshot(*identities: dict[str, Any]) -> dict[str, Any]:
+    return {"identities": {each["id"]: each for each in identities}, "policies": {}}
+
+
+class Gateway:
+    """What one knows of who may call."""
+
+    def __init__(self, path: Path) -> None:
+        self.access = Access(KEY)
+        self.heard: list[str] = []
+        hear = Identities(self.access, Verifier(self.access.credentials)).hear
+
+        def note(message: Mapping[str, Any]) -> None:
+            self.heard += message
+            hear(message)
+
+        table = RoutingTable(on_drained=lambda each: None)
+        follows = follow(path, table, asyncio.Queue(), asyncio.Event(), identities=note)
+        self._task = asyncio.create_task(follows)
+
+    async def knows(self, *key_ids: str) -> None:
+        async with asyncio.timeout(10):
+            while self.access.credentials.keys() - {"AKIAROOT"} != set(key_ids):
+                await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    gateway = Gateway(tmp_path / "feed")
+    yield gateway
+    await gateway.close()
+
+
+async def test_changes_of_identities_reach_gateways_alone(tmp_path: Path, gateway: Gateway) -> None:
+    feed = Feed()
+    feed.publish_identities(snapshot(*(identity(f"u{number}", f"K{number}") for number in range(3))))
+    await feed.listen(tmp_path / "feed")
+    await gateway.knows("K0", "K1", "K2")
+    gateway.heard.clear()
+    feed.change_identities(snapshot(identity("u0", "K0", "K00")))
+    feed.change_identities({"identities": {"u1": None, "u2": identity("u2")}, "policies": {}})
+    feed.change_identities({"identities": {"u1": None, "u2": identity("u2")}, "policies": {"none": None}})
+    feed.change_identities(snapshot(identity("u3", "K3")))
+    await gateway.knows("K0", "K00", "K3")
+    assert gateway.heard == ["revision", "change"] * 3  # what changes nothing is not told
+    late = Gateway(tmp_path / "feed")
+    await late.knows("K0", "K00", "K3")
+    await late.close()
+    feed.close()
+
+
+async def test_a_gateway_that_was_away_is_told_everything(tmp_path: Path, gateway: Gateway) -> None:
+    before = Feed()
+    before.publish_identities(snapshot(identity("u0", "K0"), identity("u1", "K1")))
+    await before.listen(tmp_path / "feed")
+    await gateway.knows("K0", "K1")
+    before.close()
+    after = Feed()
+    after.publish_identities(snapshot(identity("u1", "K1")))
+    after.change_identities(snapshot(identity("u2", "K2")))
+    await after.listen(tmp_path / "feed")
+    await gateway.knows("K1", "K2")
+    after.change_identities(snapshot(identity("u2")))
+    await gateway.knows("K1")
+    after.close()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [{"revision": 7, "change": snapshot()}],  # one is missing
+        [{"revision": 5, "change": snapshot()}],  # it comes again
+        [{"piece": snapshot()}],
+        [{"begin": 9}, {"revision": 6, "change": snapshot()}],  # it never was complete
+    ],
+)
+async def test_what_does_not_follow_is_not_taken_in_and_everything_is_asked_for(
+    tmp_path: Path, gateway: Gateway, broken: list[dict[str, Any]]
+) -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        key = f"K{connections}"
+        whole = [{"begin": 5}, {"piece": snapshot(identity("u", key))}, {"complete": 5}]
+        for message in [*whole, *(broken if connections == 1 else [])]:
+            writer.write(json.dumps({"identities": message}).encode() + b"\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "feed")
+    await gateway.knows("K2")
+    assert connections == 2
+    server.close()
+
+
+async def test_until_a_whole_state_is_there_the_one_before_counts(tmp_path: Path) -> None:
+    access = Access(KEY)
+    heard = Identities(access, Verifier(access.credentials))
+    for message in ({"begin": 0}, {"piece": snapshot(identity("u", "K"))}, {"complete": 0}, {"begin": 3}):
+        heard.hear(message)
+    heard.hear({"piece": snapshot(identity("v", "L"))})
+    assert "K" in access.credentials
+    heard.hear({"complete": 3})
+    assert access.credentials.keys() == {"AKIAROOT", "L"}

@@ -1,24 +1,46 @@
 """Accounts, users, roles, keys and policies, on each database."""
 
 import asyncio
+import contextlib
 import json
+import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from moorage.auth.access import Access
+from moorage.auth.credentials import AccessKey
 from moorage.auth.identities import ManagedPolicy, Role, User, new_policy_id, new_role_id, new_user_id
 from moorage.auth.sealing import Sealer, UnsealError
-from moorage.errors import DeleteConflict, EntityAlreadyExists, LimitExceeded, NoSuchEntity
+from moorage.errors import (
+    AccessDeniedException,
+    DeleteConflict,
+    EntityAlreadyExists,
+    LimitExceeded,
+    NoSuchEntity,
+    ServiceError,
+)
 from moorage.storage import schema
 from moorage.storage.database import Database, open_database
 from moorage.storage.identities import IdentityStore
+from moorage.storage.identity_snapshot import Changed, merged
 
 ACCOUNT = "111122223333"
 OTHER = "444455556666"
+ROOT = AccessKey(
+    access_key_id="AKIAROOT",
+    secret_access_key="s",
+    account_id=ACCOUNT,
+    principal_arn=f"arn:aws:iam::{ACCOUNT}:root",
+    user_id=ACCOUNT,
+)
+SEALER = Sealer(b"k" * 32)
 NOW = datetime(2026, 3, 1, 6, 30, tzinfo=UTC)
 ADMIN = "arn:aws:iam::aws:policy/AdministratorAccess"
 ALLOW = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
@@ -52,21 +74,25 @@ def policy(name: str = "buckets", *, path: str = "/") -> ManagedPolicy:
 class Fixture:
     store: IdentityStore
     database: Database
-    changes: int = 0
+    changed: list[Changed] = field(default_factory=list)
+
+
+def keys_of(snapshot: dict[str, Any]) -> dict[str, str]:
+    return {
+        key_id: secret
+        for each in snapshot["identities"].values()
+        for key_id, secret in each["access_keys"].items()
+    }
 
 
 @pytest.fixture
 async def fixture(database_url: str) -> AsyncIterator[Fixture]:
     database = await open_database(database_url)
-    found: Fixture
-
-    def count() -> None:
-        found.changes += 1
-
-    found = Fixture(IdentityStore(database, Sealer(b"k" * 32), on_change=count), database)
+    changed: list[Changed] = []
+    found = Fixture(IdentityStore(database, SEALER, on_change=changed.append), database, changed)
     await found.store.ensure_account(ACCOUNT, "main")
     await found.store.ensure_account(OTHER, "other")
-    found.changes = 0
+    changed.clear()
     yield found
     await database.close()
 
@@ -186,7 +212,7 @@ async def test_secrets_are_sealed_for_their_key(fixture: Fixture) -> None:
     assert sealed is not None
     assert secret not in sealed
     snapshot = await fixture.store.snapshot()
-    assert snapshot["access_keys"][key.access_key_id]["secret"] == secret
+    assert keys_of(snapshot)[key.access_key_id] == secret
     with pytest.raises(UnsealError, match=f"secret of {key.access_key_id} .* restore the file secret-key"):
         await IdentityStore(fixture.database, Sealer(b"l" * 32)).snapshot()
 
@@ -202,7 +228,7 @@ async def test_a_key_is_only_changed_in_its_users_name(store: IdentityStore) -> 
             await store.set_access_key_status(account_id, name, key_id, "Inactive")
     await store.set_access_key_status(ACCOUNT, "ann", key_id, "Inactive")
     assert (await store.access_key(key_id)).status == "Inactive"
-    assert (await store.snapshot())["access_keys"] == {}
+    assert keys_of(await store.snapshot()) == {}
     with pytest.raises(NoSuchEntity):
         await store.access_key("AKIANOTHING")
 
@@ -264,9 +290,11 @@ async def test_an_identitys_policies_have_the_names_that_the_snapshot_gives_them
     found = await store.documents(ann)
     assert list(found) == [made.arn, ADMIN, f"{ann.arn}/policy/a", f"{ann.arn}/policy/b"]
     snapshot = await store.snapshot()
-    assert set(found) == set(snapshot["identities"][ann.arn]["policies"])
+    told = snapshot["identities"][ann.identity_id]
+    assert list(found) == [*told["attached"], *sorted(told["inline"])]
     assert {name: json.loads(document) for name, document in found.items()} == {
-        name: snapshot["policies"][name] for name in found
+        **{arn: snapshot["policies"][arn] for arn in told["attached"]},
+        **told["inline"],
     }
 
 
@@ -305,12 +333,9 @@ async def test_accounts_are_made_with_a_key_of_their_root(store: IdentityStore) 
     assert account.account_id.isdigit()
     assert await store.accounts() == [*(await store.accounts())[:2], account]
     assert key.user_name is None
-    assert (await store.snapshot())["access_keys"][key.access_key_id] == {
-        "secret": secret,
-        "account_id": account.account_id,
-        "principal_arn": f"arn:aws:iam::{account.account_id}:root",
-        "user_id": account.account_id,
-    }
+    told = (await store.snapshot())["identities"][account.account_id]
+    assert told["arn"] == f"arn:aws:iam::{account.account_id}:root"
+    assert told["access_keys"] == {key.access_key_id: secret}
     assert await store.access_keys(account.account_id, None) == [key]
 
 
@@ -332,41 +357,146 @@ async def test_a_snapshot_has_all_that_a_gateway_needs(store: IdentityStore) -> 
     await store.put_inline_policy(Role, ACCOUNT, "deployer", "own", ALLOW)
     snapshot = await store.snapshot()
     assert json.loads(json.dumps(snapshot)) == snapshot
-    assert snapshot["access_keys"] == {
-        key.access_key_id: {
-            "secret": secret,
-            "account_id": ACCOUNT,
-            "principal_arn": ann.arn,
-            "user_id": ann.identity_id,
-        }
-    }
-    root = f"arn:aws:iam::{ACCOUNT}:root"
-    assert snapshot["identities"][root] == {
+    assert snapshot["identities"][ACCOUNT] == {
+        "arn": f"arn:aws:iam::{ACCOUNT}:root",
         "account_id": ACCOUNT,
         "id": ACCOUNT,
         "kind": "root",
         "tags": {},
-        "policies": [],
+        "access_keys": {},
+        "attached": [],
+        "inline": {},
     }
-    found = snapshot["identities"][ann.arn]
-    assert (found["id"], found["kind"], found["tags"]) == (ann.identity_id, "user", {"team": "red"})
-    assert sorted(found["policies"]) == sorted([made.arn, ADMIN])
-    inline = f"{deployer.arn}/policy/own"
-    assert snapshot["identities"][deployer.arn]["policies"] == [inline]
-    assert snapshot["policies"][inline] == snapshot["policies"][made.arn] == json.loads(ALLOW)
+    assert snapshot["identities"][ann.identity_id] == {
+        "arn": ann.arn,
+        "account_id": ACCOUNT,
+        "id": ann.identity_id,
+        "kind": "user",
+        "tags": {"team": "red"},
+        "access_keys": {key.access_key_id: secret},
+        "attached": sorted([made.arn, ADMIN]),
+        "inline": {},
+    }
+    own = {f"{deployer.arn}/policy/own": json.loads(ALLOW)}
+    assert snapshot["identities"][deployer.identity_id]["inline"] == own
+    assert snapshot["policies"][made.arn] == json.loads(ALLOW)
     assert snapshot["policies"][ADMIN]["Statement"][0]["Action"] == "*"
 
 
 async def test_word_is_given_of_every_change_once_it_is_committed(fixture: Fixture) -> None:
-    store = fixture.store
-    await store.create(user())
-    assert fixture.changes == 1
+    store, changed = fixture.store, fixture.changed
+    ann, made = user(), policy()
+    await store.create(ann)
     await store.create_access_key(ACCOUNT, "ann")
     await store.attach(User, ACCOUNT, "ann", ADMIN)
     await store.update(User, ACCOUNT, "ann", lambda found: replace(found, path="/p/"))
-    assert fixture.changes == 4
+    assert changed == [Changed(identities=frozenset((ann.identity_id,)))] * 4
+    changed.clear()
     with pytest.raises(DeleteConflict):
         await store.delete(User, ACCOUNT, "ann")
     await store.get(User, ACCOUNT, "ann")
     await store.snapshot()
-    assert fixture.changes == 4
+    assert changed == []
+    await store.create_policy(made)
+    await store.create_access_key(ACCOUNT, None)
+    assert changed == [Changed(policies=frozenset((made.arn,))), Changed(identities=frozenset((ACCOUNT,)))]
+
+
+async def test_a_change_of_which_it_is_not_known_whether_it_was_committed_is_told(fixture: Fixture) -> None:
+    users = [user(f"u{turns}") for turns in range(0, 60, 3)]
+    for turns, each in enumerate(users):
+        creating = asyncio.ensure_future(fixture.store.create(each))
+        for _ in range(3 * turns):
+            await asyncio.sleep(0.0005)
+        creating.cancel()
+        await asyncio.gather(creating, return_exceptions=True)
+    told = reduce(or_, fixture.changed, Changed()).identities
+    there = (await fixture.store.snapshot())["identities"].keys()
+    assert {each.identity_id for each in users} & there <= told
+
+
+NAMES = ["ann", "bob", "Cleo"]
+OPERATIONS = [
+    "create", "rename", "delete", "create_key", "status", "delete_key", "inline", "delete_inline", "create_policy",
+    "delete_policy", "attach", "detach", "account",
+]  # fmt: skip
+
+
+async def operate(store: IdentityStore, chance: random.Random) -> None:
+    """Something, which may well be refused."""
+    kind: Any = chance.choice([User, Role])
+    name, other = chance.choices(NAMES, k=2)
+    account_id = chance.choice([ACCOUNT, OTHER])
+    arn = chance.choice([ADMIN, *(f"arn:aws:iam::{account_id}:policy/{each}" for each in "pq")])
+    owner = chance.choice([name, None])
+    match chance.choice(OPERATIONS):
+        case "create":
+            made = user(name) if kind is User else role(name)
+            await store.create(replace(made, account_id=account_id))
+        case "rename":
+            path = chance.choice(["/", "/x/"])
+            await store.update(kind, account_id, name, lambda found: replace(found, name=other, path=path))
+        case "delete":
+            await store.delete(kind, account_id, name)
+        case "create_key":
+            await store.create_access_key(account_id, owner)
+        case "status" | "delete_key" as what:
+            key_id = chance.choice(await store.access_keys(account_id, owner)).access_key_id
+            if what == "delete_key":
+                await store.delete_access_key(account_id, owner, key_id)
+            else:
+                status: Any = chance.choice(["Active", "Inactive"])
+                await store.set_access_key_status(account_id, owner, key_id, status)
+        case "inline":
+            await store.put_inline_policy(kind, account_id, name, chance.choice("ab"), ALLOW)
+        case "delete_inline":
+            await store.delete_inline_policy(kind, account_id, name, chance.choice("ab"))
+        case "create_policy":
+            await store.create_policy(replace(policy(chance.choice("pq")), account_id=account_id))
+        case "delete_policy":
+            await store.delete_policy(account_id, arn)
+        case "attach":
+            await store.attach(kind, account_id, name, arn)
+        case "detach":
+            await store.detach(kind, account_id, name, arn)
+        case "account":
+            await store.create_account("more")
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_snapshot_and_all_differences_since_are_a_snapshot(fixture: Fixture, seed: int) -> None:
+    """As the gateways know it, too: a key is known, and allowed what it is, exactly if it is so for one that has just
+    been told everything."""
+    store, chance = fixture.store, random.Random(seed)
+    told = await store.snapshot()
+    access = Access(ROOT)
+    access.apply(told)
+    for step in range(150):
+        with contextlib.suppress(ServiceError, IndexError):
+            await operate(store, chance)
+        if chance.random() < 0.3:  # several changes may share a difference
+            changed = reduce(or_, fixture.changed, Changed())
+            fixture.changed.clear()
+            difference = json.loads(json.dumps(await store.difference(changed)))
+            told = merged(told, difference)
+            access.apply(difference)
+            if step % 3 == 0:
+                whole = await store.snapshot()
+                assert told == whole
+                assert_alike(access, whole)
+
+
+def assert_alike(access: Access, snapshot: dict[str, Any]) -> None:
+    fresh = Access(ROOT)
+    fresh.apply(snapshot)
+    assert access.credentials == fresh.credentials
+    for key in fresh.credentials.values():
+        assert may(access, key) is may(fresh, key)
+
+
+def may(access: Access, key: AccessKey) -> bool:
+    try:
+        access.authorize(key, "s3:GetObject", "arn:aws:s3:::b/k", dict)
+    except AccessDeniedException:
+        return False
+    return True

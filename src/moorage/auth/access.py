@@ -1,12 +1,13 @@
 """Who may call and what they may do, as the controller told last: what a gateway verifies and authorises by.
 
-The root key of the installation is always known. Everyone else comes with a snapshot (`IdentityStore.snapshot`);
-sessions come with their own tokens, and are what the identity behind them is now.
+The root key of the installation is always known. Everyone else comes with a snapshot, in pieces, and with differences
+to it (their form is in `moorage.storage.identity_snapshot`): what a difference costs does not depend on how many
+identities there are. Sessions come with their own tokens, and are what the identity behind them is now.
 """
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moorage.auth.authorizer import Authorizer, ContextFactory, Grants
@@ -24,6 +25,22 @@ OpenToken = Callable[[bytes], Session]
 """From a session token; raises `InvalidTokenError` or `ExpiredTokenError`."""
 
 
+class _Identity:
+    """A user, a role, or an account's root."""
+
+    __slots__ = ("account_id", "arn", "attached", "identity_id", "inline", "key_ids", "tags")
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self.identity_id: str = value["id"]
+        self.arn: str = value["arn"]
+        self.account_id: str = value["account_id"]
+        self.tags: Mapping[str, str] = value["tags"]
+        self.attached: Sequence[str] = value["attached"]
+        """ARNs of managed policies."""
+        self.inline = list(_compile_all(value["inline"], PolicyKind.IDENTITY).values())
+        self.key_ids = list(value["access_keys"])
+
+
 class Access:
     """Access keys, sessions and policies."""
 
@@ -31,29 +48,96 @@ class Access:
         self._root = root
         self._open_token = open_token
         self._authorizer = Authorizer()
-        self.credentials: dict[str, AccessKey] = {}
-        self._identities: Mapping[str, Mapping[str, Any]] = {}
-        self._policies: dict[str, Policy] = {}
+        self.credentials: dict[str, AccessKey] = {root.access_key_id: root}
+        self._by_id: dict[str, _Identity] = {}
+        self._by_arn: dict[str, _Identity] = {}
+        self._policies: dict[str, Policy] = {}  # managed ones, by ARN
+        self._holders: dict[str, set[str]] = {}  # ids of the identities that each is attached to
         self._sessions: dict[str, Session] = {}
-        self.replace({"access_keys": {}, "identities": {}, "policies": {}})
+        self._grant_root()
+
+    def apply(self, difference: Mapping[str, Any]) -> bool:
+        """Know these as they are now; null for those that are no more. Returns whether something that was known of a
+        key or a session may have changed, which then has to be asked for anew."""
+        identities: Mapping[str, Mapping[str, Any] | None] = difference["identities"]
+        documents: Mapping[str, Any] = difference["policies"]
+        known_before = [each for each in identities if each in self._by_id]
+        affected = set(identities)
+        for policy_arn, document in documents.items():
+            affected |= self._holders.get(policy_arn, set())
+            if document is None:
+                self._policies.pop(policy_arn, None)
+            else:
+                self._policies[policy_arn] = compile_stored(
+                    document, name=policy_arn, kind=PolicyKind.IDENTITY
+                )
+        # All go before any comes: one may have the name now that another had before.
+        for identity_id in known_before:
+            self._remove(self._by_id[identity_id])
+        for value in identities.values():
+            if value is not None:
+                self._add(_Identity(value), value["access_keys"])
+        for identity_id in affected:
+            identity = self._by_id.get(identity_id)
+            if identity is not None:
+                for key_id in identity.key_ids:
+                    self._authorizer.add(key_id, self._grants(self.credentials[key_id]))
+        self.credentials[self._root.access_key_id] = self._root
+        if self._root.account_id in affected:
+            self._grant_root()
+        if documents or known_before:
+            self._forget_sessions()
+        return bool(known_before)
 
     def replace(self, snapshot: Mapping[str, Any]) -> None:
-        """Know these from now on, and nobody else. What was known of sessions is looked up anew."""
-        self._identities = snapshot["identities"]
-        self._policies = _compile_all(snapshot["policies"], PolicyKind.IDENTITY)
-        self.credentials = {
-            key_id: AccessKey(
+        """Know these from now on, and nobody else."""
+        fresh = self.fresh()
+        fresh.apply(snapshot)
+        self.become(fresh)
+
+    def fresh(self) -> "Access":
+        """One that knows nobody yet, to `become`."""
+        return Access(self._root, open_token=self._open_token)
+
+    def become(self, other: "Access") -> None:
+        """Know what another one knows, which is not used any more; but for resource policies. What was known of
+        sessions is looked up anew."""
+        self._sessions = {}
+        self.credentials = other.credentials
+        self._by_id = other._by_id
+        self._by_arn = other._by_arn
+        self._policies = other._policies
+        self._holders = other._holders
+        self._authorizer.adopt(other._authorizer)
+
+    def _add(self, identity: _Identity, secrets: Mapping[str, str]) -> None:
+        self._by_id[identity.identity_id] = identity
+        self._by_arn[identity.arn] = identity
+        for policy_arn in identity.attached:
+            self._holders.setdefault(policy_arn, set()).add(identity.identity_id)
+        for key_id, secret in secrets.items():
+            self.credentials[key_id] = AccessKey(
                 access_key_id=key_id,
-                secret_access_key=key["secret"],
-                account_id=key["account_id"],
-                principal_arn=key["principal_arn"],
-                user_id=key["user_id"],
+                secret_access_key=secret,
+                account_id=identity.account_id,
+                principal_arn=identity.arn,
+                user_id=identity.identity_id,
             )
-            for key_id, key in snapshot["access_keys"].items()
-        }
-        self.credentials[self._root.access_key_id] = self._root
-        self._forget_sessions()
-        self._authorizer.replace({key.access_key_id: self._grants(key) for key in self.credentials.values()})
+
+    def _remove(self, identity: _Identity) -> None:
+        del self._by_id[identity.identity_id]
+        del self._by_arn[identity.arn]
+        for policy_arn in identity.attached:
+            holders = self._holders[policy_arn]
+            holders.discard(identity.identity_id)
+            if not holders:
+                del self._holders[policy_arn]
+        for key_id in identity.key_ids:
+            del self.credentials[key_id]
+        self._authorizer.remove(identity.key_ids)
+
+    def _grant_root(self) -> None:
+        self._authorizer.add(self._root.access_key_id, self._grants(self._root))
 
     def replace_resource_policies(self, documents: Mapping[str, str]) -> None:
         """Know these resource-based policies from now on, by the resource's ARN, and no others."""
@@ -95,8 +179,8 @@ class Access:
 
     def _know(self, session: Session) -> None:
         """Have the session's grants at hand, for as long as they are used."""
-        identity = self._identities.get(session.identity_arn)
-        if identity is None or identity["id"] != session.identity_id:
+        identity = self._by_arn.get(session.identity_arn)
+        if identity is None or identity.identity_id != session.identity_id:
             raise _invalid_token()
         if len(self._sessions) >= _MOST_SESSIONS:
             self._forget_sessions()
@@ -108,34 +192,37 @@ class Access:
         self._sessions = {}
 
     def _grants(self, key: AccessKey) -> Grants:
-        identity = self._identities.get(key.principal_arn, {})
-        return Grants(caller=self._caller(key), identity=self._named(identity.get("policies", ())))
+        identity = self._by_arn.get(key.principal_arn)
+        policies = [] if identity is None else self._policies_of(identity)
+        return Grants(caller=self._caller(key), identity=policies)
 
     def _session_grants(self, session: Session) -> Grants:
         limits: list[Policy] | None = None
         if session.session_policy is not None or session.session_policy_arns:
-            limits = self._named(session.session_policy_arns)
+            limits = self._managed(session.session_policy_arns)
             if session.session_policy is not None:
                 limits.append(
                     compile_policy(session.session_policy, name="session policy", kind=PolicyKind.IDENTITY)
                 )
-        identity = self._identities[session.identity_arn]
-        return Grants(
-            caller=self._caller(session), identity=self._named(identity["policies"]), session=limits
-        )
+        identity = self._by_arn[session.identity_arn]
+        return Grants(caller=self._caller(session), identity=self._policies_of(identity), session=limits)
 
-    def _named(self, names: Any) -> list[Policy]:
-        return [self._policies[name] for name in names if name in self._policies]
+    def _policies_of(self, identity: _Identity) -> list[Policy]:
+        return self._managed(identity.attached) + identity.inline
+
+    def _managed(self, arns: Sequence[str]) -> list[Policy]:
+        return [self._policies[arn] for arn in arns if arn in self._policies]
 
     def _caller(self, key: AccessKey) -> Caller:
         entity_arn = key.identity_arn if isinstance(key, Session) else key.principal_arn
         session_tags = key.tags if isinstance(key, Session) else {}
+        identity = self._by_arn.get(entity_arn)
         return caller_of(
             arn=key.principal_arn,
             account_id=key.account_id,
             user_id=key.user_id,
             entity_arn=entity_arn,
-            tags={**self._identities.get(entity_arn, {}).get("tags", {}), **session_tags},
+            tags={**(identity.tags if identity is not None else {}), **session_tags},
         )
 
 

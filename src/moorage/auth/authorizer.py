@@ -50,6 +50,10 @@ class Authorizer:
         """Decide by these from now on. Everything kept is dropped, but for the resources' policies."""
         self._state = _State(snapshot, self._state.resource_policies)
 
+    def adopt(self, other: "Authorizer") -> None:
+        """Decide by the callers that another one knows, which is not used any more."""
+        self._state = _State(other._state.snapshot, self._state.resource_policies)
+
     def replace_resource_policies(self, policies: ResourcePolicies) -> None:
         """Decide by these from now on, for the callers known. No decision is kept."""
         self._state = _State(self._state.snapshot, policies)

@@ -8,7 +8,7 @@ have said so: one that is not connected may be on its way back, from its own res
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,61 @@ class _Gateway:
         self._writer.close()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        self._writer.write(_line(message))
+
+    def write(self, lines: Iterable[bytes]) -> None:
+        self._writer.writelines(lines)
+
+
+class _Identities:
+    """What the gateways know of who may call, as lines that are ready to be sent: gateways connect at once, and one
+    identity after the other changes, however many there are."""
+
+    def __init__(self) -> None:
+        self._revision: int | None = None
+        self._values: dict[tuple[str, str], Any] = {}
+        self._lines: dict[tuple[str, str], bytes] = {}
+
+    def replace(self, snapshot: Mapping[str, Any]) -> None:
+        self._values.clear()
+        self._lines.clear()
+        self._take(snapshot)
+        self._revision = 0 if self._revision is None else self._revision + 1
+
+    def change(self, difference: Mapping[str, Any]) -> bytes | None:
+        """What to tell the gateways; None if nothing is new."""
+        assert self._revision is not None, "a snapshot comes first"
+        new = self._take(difference)
+        if not any(new.values()):
+            return None
+        self._revision += 1
+        return _line({"identities": {"revision": self._revision, "change": new}})
+
+    def whole(self) -> Iterator[bytes]:
+        if self._revision is not None:
+            yield _line({"identities": {"begin": self._revision}})
+            yield from self._lines.values()
+            yield _line({"identities": {"complete": self._revision}})
+
+    def _take(self, difference: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What of it is new."""
+        new: dict[str, dict[str, Any]] = {"policies": {}, "identities": {}}
+        for what, known in new.items():
+            for key, value in difference[what].items():
+                if self._values.get((what, key)) == value:
+                    continue
+                known[key] = value
+                if value is None:
+                    del self._values[what, key], self._lines[what, key]
+                else:
+                    piece = {"policies": {}, "identities": {}, what: {key: value}}
+                    self._values[what, key] = value
+                    self._lines[what, key] = _line({"identities": {"piece": piece}})
+        return new
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 class Feed:
@@ -50,6 +104,7 @@ class Feed:
         self._awaited: set[str] = set()
         self._complete = False
         self._announced: dict[str, Mapping[str, Any]] = {}
+        self._identities = _Identities()
 
     def __repr__(self) -> str:
         return f"<Feed {len(self._routes)} routes, {len(self._gateways)} gateways>"
@@ -67,7 +122,15 @@ class Feed:
 
     def publish_identities(self, snapshot: Mapping[str, Any]) -> None:
         """Tell every gateway, and those that connect later, who may call and what they may do."""
-        self._announce("identities", snapshot)
+        self._identities.replace(snapshot)
+        for gateway in self._gateways:
+            gateway.write(self._identities.whole())
+
+    def change_identities(self, difference: Mapping[str, Any]) -> None:
+        """The same of what has changed since."""
+        if (line := self._identities.change(difference)) is not None:
+            for gateway in self._gateways:
+                gateway.write([line])
 
     def publish_policies(self, documents: Mapping[str, str]) -> None:
         """The same of the policies of endpoints, by ARN."""
@@ -147,6 +210,7 @@ class Feed:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         gateway = _Gateway(writer)
+        gateway.write(self._identities.whole())
         for what, value in self._announced.items():
             gateway.send({what: value})
         if self._complete:

@@ -2,9 +2,9 @@
 
 One JSON value a line. From the controller, after connecting: `{"only": [[account_id, name]…]}` (there are no other
 routes), a `{"put": route}` for each, and `{"complete": true}`; each is small, so that invocations go on between them.
-Then `{"put": route}`, `{"remove": [account_id, name]}`, `{"identities": snapshot}` (who may call: see
-`moorage.auth.access`), `{"policies": {arn: document…}}` (those of all endpoints), `{"control_plane": {…}}` (how the
-controller and its database do), `{"drain": [instance_id…]}` and `{"sync": number}`. To the controller:
+Then `{"put": route}`, `{"remove": [account_id, name]}`, `{"identities": message}` (who may call: see
+`moorage.gateway.identities`), `{"policies": {arn: document…}}` (those of all endpoints), `{"control_plane": {…}}`
+(how the controller and its database do), `{"drain": [instance_id…]}` and `{"sync": number}`. To the controller:
 `{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
 `{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last table
 stays. Once a second, and at the end, goes what has been observed since (`counts`, of which each is told once): a
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from moorage.gateway.identities import Gap
 from moorage.process_usage import process_usage
 from moorage.routing.table import InFlight, RoutingTable
 
@@ -38,13 +39,13 @@ async def follow(
     reports: "asyncio.Queue[Report]",
     received: asyncio.Event,
     *,
-    identities: Callable[[Mapping[str, Any]], None] = lambda snapshot: None,
+    identities: Callable[[Mapping[str, Any]], None] = lambda message: None,
     policies: Callable[[Mapping[str, str]], None] = lambda documents: None,
     control_plane: Callable[[Mapping[str, Any]], None] = lambda state: None,
     observe: Callable[[], Iterable[Report]] | None = None,
 ) -> None:
     """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole.
-    `identities` is called with each snapshot of who may call, `policies` with those of the endpoints, and
+    `identities` is called with each message about who may call, `policies` with those of the endpoints, and
     `control_plane` with how the controller does, which includes that it is away.
     `observe` is asked, while there is a controller to tell, for what has been observed."""
     while True:
@@ -72,7 +73,7 @@ async def follow(
                 if table.complete:
                     received.set()
                 await asyncio.sleep(0)  # thousands of lines may be waiting, and so may invocations
-        except OSError as error:
+        except (OSError, Gap) as error:
             logger.warning("the feed broke: %s", error)
         except asyncio.CancelledError:
             if observe is not None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,7 @@ from moorage.gateway.feed import Report, follow, observed
 from moorage.gateway.front import GatewayFront, Timed
 from moorage.gateway.heap import Heap
 from moorage.gateway.http import ReplyOpening, request_ids
+from moorage.gateway.identities import Identities
 from moorage.gateway.limits import LimitedConnection, limits_of
 from moorage.gateway.neighbours import Neighbours
 from moorage.gateway.tls import Certificate
@@ -120,7 +121,7 @@ class GatewayServer:
                 self.table,
                 self._reports,
                 received,
-                identities=self._know,
+                identities=Identities(self._access, self._verifier).hear,
                 policies=self._access.replace_resource_policies,
                 control_plane=partial(setattr, front, "control_plane"),
                 observe=lambda: self.observe(front),
@@ -166,11 +167,6 @@ class GatewayServer:
             handshake_seconds=self._settings.header_timeout_seconds,
             loop=loop,
         )
-
-    def _know(self, snapshot: Mapping[str, Any]) -> None:
-        """Who may call, and what they may do, has changed."""
-        self._access.replace(snapshot)
-        self._verifier.replace(self._access.credentials)
 
     def observe(self, front: GatewayFront) -> Iterator[Report]:
         """What has been counted since the last time, and how this process does now."""

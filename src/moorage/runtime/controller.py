@@ -4,10 +4,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 
@@ -38,6 +38,7 @@ from moorage.routing.table import RoutingTable
 from moorage.storage.database import Database
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
+from moorage.storage.identity_snapshot import Changed
 from moorage.storage.lease import Lease, LeaseLost
 from moorage.storage.objects import ObjectStore
 from moorage.storage.resources import SqlResourceStore
@@ -67,8 +68,8 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
         publish_state = partial(_publish_state, feed, database, lease)
         publish_state()
         database.outage.on_change = publish_state
-        changed = asyncio.Event()
-        identities = IdentityStore(database, sealer, on_change=changed.set)
+        changed = _Changes()
+        identities = IdentityStore(database, sealer, on_change=changed.add)
         await identities.ensure_account(settings.account_id, "root")
         feed.publish_identities(await identities.snapshot())
         feed.publish_policies(await store.all_policies())
@@ -143,7 +144,7 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
                 observe=lambda: observed(table, {"name": "controller"}),
             ),
             "dispatch": dispatcher.run(),
-            "publish identities": _publish(changed, identities.snapshot, feed.publish_identities),
+            "publish identities": changed.publish(identities.difference, feed.change_identities),
             "publish policies": _publish(policies_changed, store.all_policies, feed.publish_policies),
             "publish notifications": publisher.run(),
             "remove what is left": housekeeper.run(recovered),
@@ -194,6 +195,36 @@ async def _publish(
             logger.exception("who may do what could not be read, and is tried again")
             changed.set()
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+class _Changes:
+    """Of identities, on their way to the gateways."""
+
+    def __init__(self) -> None:
+        self._changed = Changed()
+        self._any = asyncio.Event()
+
+    def add(self, changed: Changed) -> None:
+        self._changed |= changed
+        self._any.set()
+
+    async def publish(
+        self,
+        read: Callable[[Changed], Awaitable[Mapping[str, Any]]],
+        tell: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        """Changes that come while others are being read share the next difference."""
+        while True:
+            await self._any.wait()
+            self._any.clear()
+            changed, self._changed = self._changed, Changed()
+            try:
+                tell(await read(changed))
+            except Exception as error:
+                if not isinstance(error, DatabaseUnavailable):
+                    logger.exception("who may do what could not be read, and is tried again")
+                await asyncio.sleep(_RETRY_SECONDS)
+                self.add(changed)
 
 
 class _Backlog:

@@ -44,9 +44,21 @@ from moorage.auth.identities import (
     new_access_key_id,
 )
 from moorage.auth.sealing import Sealer
-from moorage.errors import DeleteConflict, EntityAlreadyExists, LimitExceeded, NoSuchEntity
+from moorage.errors import (
+    DeleteConflict,
+    EntityAlreadyExists,
+    LimitExceeded,
+    NoSuchEntity,
+    ServiceError,
+)
 from moorage.storage.database import Database
-from moorage.storage.identity_snapshot import inline_name, purpose_of_key, read_snapshot
+from moorage.storage.identity_snapshot import (
+    Changed,
+    inline_name,
+    purpose_of_key,
+    read_difference,
+    read_snapshot,
+)
 from moorage.storage.schema import (
     access_keys,
     accounts,
@@ -97,13 +109,18 @@ class NewAccessKey(NamedTuple):
 
 
 class IdentityStore:
-    """On a `Database`, which the caller closes. `on_change` is called after each change that was committed.
+    """On a `Database`, which the caller closes. `on_change` is called after each change that may have been committed,
+    with what it may have changed.
 
     Every operation raises `NoSuchEntity` for an account, identity, key or policy that is not there.
     """
 
     def __init__(
-        self, database: Database, sealer: Sealer, *, on_change: Callable[[], None] = lambda: None
+        self,
+        database: Database,
+        sealer: Sealer,
+        *,
+        on_change: Callable[[Changed], None] = lambda changed: None,
     ) -> None:
         self._database = database
         self._sealer = sealer
@@ -123,17 +140,20 @@ class IdentityStore:
                 await connection.execute(insert(accounts).values(dataclasses.asdict(account)))
         except IntegrityError:  # another process was first
             return await self.ensure_account(account_id, name)
-        self._on_change()
+        finally:
+            self._on_change(Changed(frozenset((account_id,))))
         return account
 
     async def create_account(self, name: str) -> tuple[Account, NewAccessKey]:
         """A new account, and a key of its root."""
         account_id = str(secrets.randbelow(9 * 10**11) + 10**11)
         account = Account(account_id=account_id, name=name, created=datetime.now(UTC))
-        async with self._database.write() as connection:
-            await connection.execute(insert(accounts).values(dataclasses.asdict(account)))
-            key = await self._insert_key(connection, account_id, None, None)
-        self._on_change()
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(insert(accounts).values(dataclasses.asdict(account)))
+                key = await self._insert_key(connection, account_id, None, None)
+        finally:
+            self._on_change(Changed(frozenset((account_id,))))
         return account, key
 
     async def account(self, account_id: str) -> Account:
@@ -153,7 +173,9 @@ class IdentityStore:
 
     async def create(self, identity: Identity) -> None:
         """Raises `EntityAlreadyExists`."""
-        async with self._change(identity.account_id) as connection:
+        async with self._change(identity.account_id) as change:
+            connection = change.connection
+            change.identities.add(identity.identity_id)
             await _check_name_free(connection, identity)
             await connection.execute(insert(identities).values(**_columns(identity), kind=identity.kind))
 
@@ -176,8 +198,10 @@ class IdentityStore:
 
     async def update(self, kind: type[I], account_id: str, name: str, change: Callable[[I], I]) -> I:
         """Change anything but the account and id. Raises `EntityAlreadyExists` for a new name that is taken."""
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as transaction:
+            connection = transaction.connection
             present = await _get(connection, kind, account_id, name)
+            transaction.identities.add(present.identity_id)
             changed = change(present)
             if changed.name.lower() != present.name.lower():
                 await _check_name_free(connection, changed)
@@ -190,8 +214,10 @@ class IdentityStore:
 
     async def delete(self, kind: type[I], account_id: str, name: str) -> None:
         """Raises `DeleteConflict` while it has keys or policies."""
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             identity = await _get(connection, kind, account_id, name)
+            change.identities.add(identity.identity_id)
             for table, things in (
                 (access_keys, "delete access keys"),
                 (attachments, "detach all policies"),
@@ -207,8 +233,10 @@ class IdentityStore:
 
     async def create_access_key(self, account_id: str, user_name: str | None) -> NewAccessKey:
         """Raises `LimitExceeded` when there are two."""
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             identity_id = await _user_id(connection, account_id, user_name)
+            change.identities.add(identity_id or account_id)
             owned = _owned_by(account_id, identity_id)
             if await _count(connection, access_keys, *owned) >= MOST_ACCESS_KEYS:
                 raise LimitExceeded(f"Cannot exceed quota for AccessKeysPerUser: {MOST_ACCESS_KEYS}")
@@ -231,8 +259,10 @@ class IdentityStore:
     async def set_access_key_status(
         self, account_id: str, user_name: str | None, access_key_id: str, status: KeyStatus
     ) -> None:
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             identity_id = await _user_id(connection, account_id, user_name)
+            change.identities.add(identity_id or account_id)
             result = await connection.execute(
                 update(access_keys)
                 .where(*_owned_by(account_id, identity_id), access_keys.c.access_key_id == access_key_id)
@@ -242,8 +272,10 @@ class IdentityStore:
                 raise _no_such_key(access_key_id)
 
     async def delete_access_key(self, account_id: str, user_name: str | None, access_key_id: str) -> None:
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             identity_id = await _user_id(connection, account_id, user_name)
+            change.identities.add(identity_id or account_id)
             result = await connection.execute(
                 delete(access_keys).where(
                     *_owned_by(account_id, identity_id), access_keys.c.access_key_id == access_key_id
@@ -276,8 +308,10 @@ class IdentityStore:
     async def put_inline_policy(
         self, kind: type[I], account_id: str, name: str, policy_name: str, document: str
     ) -> None:
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             identity = await _get(connection, kind, account_id, name)
+            change.identities.add(identity.identity_id)
             await connection.execute(delete(inline_policies).where(*_inline(identity, policy_name)))
             await connection.execute(
                 insert(inline_policies).values(
@@ -297,8 +331,10 @@ class IdentityStore:
             return {row.name: row.document for row in await connection.execute(query)}
 
     async def delete_inline_policy(self, kind: type[I], account_id: str, name: str, policy_name: str) -> None:
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             identity = await _get(connection, kind, account_id, name)
+            change.identities.add(identity.identity_id)
             result = await connection.execute(delete(inline_policies).where(*_inline(identity, policy_name)))
             if not result.rowcount:
                 raise no_such_inline_policy(kind.kind, policy_name)
@@ -307,7 +343,9 @@ class IdentityStore:
 
     async def create_policy(self, policy: ManagedPolicy) -> None:
         """Raises `EntityAlreadyExists`."""
-        async with self._change(policy.account_id) as connection:
+        async with self._change(policy.account_id) as change:
+            connection = change.connection
+            change.policies.add(policy.arn)
             columns = managed_policies.c
             taken = (columns.account_id == policy.account_id, columns.name_key == policy.name.lower())
             if await _count(connection, managed_policies, *taken):
@@ -342,8 +380,10 @@ class IdentityStore:
 
     async def delete_policy(self, account_id: str, arn: str) -> None:
         """Raises `DeleteConflict` while it is attached."""
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             policy = await _policy(connection, account_id, arn)
+            change.policies.add(arn)
             if policy.attachments:
                 raise DeleteConflict("Cannot delete a policy attached to entities.")
             await connection.execute(
@@ -352,9 +392,11 @@ class IdentityStore:
 
     async def attach(self, kind: type[I], account_id: str, name: str, policy_arn: str) -> None:
         """Raises `LimitExceeded` beyond ten. One that is attached already stays."""
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             identity = await _get(connection, kind, account_id, name)
-            await _policy(connection, account_id, policy_arn)
+            change.identities.add(identity.identity_id)
+            await _policy_without_count(connection, account_id, policy_arn)
             present = await _attached(connection, identity)
             if policy_arn in present:
                 return
@@ -366,8 +408,10 @@ class IdentityStore:
             )
 
     async def detach(self, kind: type[I], account_id: str, name: str, policy_arn: str) -> None:
-        async with self._change(account_id) as connection:
+        async with self._change(account_id) as change:
+            connection = change.connection
             identity = await _get(connection, kind, account_id, name)
+            change.identities.add(identity.identity_id)
             result = await connection.execute(
                 delete(attachments).where(
                     attachments.c.identity_id == identity.identity_id, attachments.c.policy_arn == policy_arn
@@ -417,14 +461,43 @@ class IdentityStore:
         async with self._database.read() as connection:
             return await read_snapshot(connection, self._sealer)
 
+    async def difference(self, changed: Changed) -> dict[str, Any]:
+        """What has changed of `snapshot`, as it is now."""
+        async with self._database.read() as connection:
+            return await read_difference(connection, self._sealer, changed)
+
     @asynccontextmanager
-    async def _change(self, account_id: str) -> AsyncIterator[AsyncConnection]:
-        async with self._database.write() as connection:
-            query = select(accounts.c.account_id).where(accounts.c.account_id == account_id).with_for_update()
-            if await connection.scalar(query) is None:
-                raise _no_such_account(account_id)
-            yield connection
-        self._on_change()
+    async def _change(self, account_id: str) -> AsyncIterator["_Change"]:
+        change = _Change()
+        try:
+            async with self._database.write() as connection:
+                query = (
+                    select(accounts.c.account_id).where(accounts.c.account_id == account_id).with_for_update()
+                )
+                if await connection.scalar(query) is None:
+                    raise _no_such_account(account_id)
+                change.connection = connection
+                yield change
+        except ServiceError:
+            raise  # nothing was written
+        except BaseException:  # whether a commit that was broken off has taken place is not known
+            self._on_change(change.changed)
+            raise
+        else:
+            self._on_change(change.changed)
+
+
+class _Change:
+    """A transaction, and what it changes."""
+
+    def __init__(self) -> None:
+        self.connection: AsyncConnection
+        self.identities: set[str] = set()
+        self.policies: set[str] = set()
+
+    @property
+    def changed(self) -> Changed:
+        return Changed(frozenset(self.identities), frozenset(self.policies))
 
 
 def no_such_inline_policy(kind: str, policy_name: str) -> NoSuchEntity:
@@ -516,15 +589,23 @@ async def _user_id(connection: AsyncConnection, account_id: str, user_name: str 
 
 
 async def _policy(connection: AsyncConnection, account_id: str, arn: str) -> ManagedPolicy:
+    policy = await _policy_without_count(connection, account_id, arn)
+    query = (
+        select(func.count(literal(1)))
+        .select_from(attachments.join(identities))
+        .where(attachments.c.policy_arn == arn, identities.c.account_id == account_id)
+    )
+    return dataclasses.replace(policy, attachments=(await connection.execute(query)).scalar_one())
+
+
+async def _policy_without_count(connection: AsyncConnection, account_id: str, arn: str) -> ManagedPolicy:
     query = select(managed_policies).where(
         managed_policies.c.account_id == account_id, managed_policies.c.arn == arn
     )
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None and arn not in AWS_MANAGED:
         raise _no_such_policy(arn)
-    policy = AWS_MANAGED[arn] if row is None else _managed(row)
-    counts = await _attachment_counts(connection, account_id)
-    return dataclasses.replace(policy, attachments=counts.get(arn, 0))
+    return AWS_MANAGED[arn] if row is None else _managed(row)
 
 
 async def _attachment_counts(connection: AsyncConnection, account_id: str) -> Mapping[str, int]:
