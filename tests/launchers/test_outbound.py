@@ -47,6 +47,8 @@ RULES = Policy(server=("127.0.0.1", 8080), server_port=8080, name_servers=("10.0
         (("127.9.9.9", 22), None),
         (("0.0.0.0", 8080), None),  # noqa: S104
         (("169.254.169.254", 80), None),
+        (("168.63.129.16", 80), None),
+        (("100.100.100.200", 80), None),
         (("198.18.0.7", 8080), None),
         (("198.19.255.255", 8080), None),
         (("224.0.0.1", 80), None),
@@ -55,6 +57,21 @@ RULES = Policy(server=("127.0.0.1", 8080), server_port=8080, name_servers=("10.0
 )
 def test_where_a_call_goes(called: tuple[str, int], reached: tuple[str, int] | None) -> None:
     assert RULES.destination(*called) == reached
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "is_the_machine"),
+    [
+        (("10.0.0.5", 40000), ("10.0.0.5", 5432), True),  # a service of the machine, by its own address
+        (("10.0.0.5", 40000), ("10.0.0.5", 8080), False),  # the server
+        (("127.18.0.2", 40000), ("127.0.0.1", 8080), False),
+        (("10.0.0.5", 40000), ("10.0.0.6", 5432), False),
+    ],
+)
+def test_the_machines_own_services_are_not_the_outside(
+    own: tuple[str, int], peer: tuple[str, int], is_the_machine: bool
+) -> None:
+    assert RULES.reaches_machine(own, peer) is is_the_machine
 
 
 @given(st.integers(0, policy.MAX_INSTANCES - 1), st.integers(0, policy.MAX_INSTANCES - 1))
@@ -97,6 +114,9 @@ class Anywhere(Policy):
     def destination(self, host, port):
         decided = super().destination(host, port)
         return ("127.0.0.1", port) if decided == (host, port) else decided
+
+    def reaches_machine(self, own, peer):
+        return super().reaches_machine(own, peer) and peer[0] != "127.0.0.1"
 
 async def main():
     rules = Anywhere(server=("127.0.0.1", int(sys.argv[2])), server_port=8080, name_servers=("127.0.0.1",))

@@ -188,6 +188,9 @@ def decide(
             own_users = fenced = False
             _close(data_dir, enterable=False)
             _log.warning("containers run as root, since %s", obstacle)
+    if keeps_networks and fenced:
+        network = Network.HOST
+        why_no_network = "a network that another process keeps cannot be entered as another user"
     network, why_no_network = _network(wanted_network, network, why_no_network, has_view=view is not None)
     if network is Network.OUTBOUND and view is not None:
         resolv_conf_file.write_text(resolv_conf(_machines_resolv_conf()))

@@ -50,7 +50,8 @@ gone can take nobody with it any more."""
 _TRAMPOLINE: Final = """
 import marshal, os, resource, signal, sys
 gate = int(sys.argv[2])
-os.read(gate, 1)
+if not os.read(gate, 1):
+    os._exit(1)
 os.close(gate)
 with open(int(sys.argv[1]), "rb") as file:
     parent, uid, gid, limits, seccomp, directory, argv, environment = marshal.load(file)

@@ -63,10 +63,9 @@ class Leader:
         self._loop.add_reader(self._descriptor, self._on_death)
 
     def release(self) -> None:
-        """Let the container's command begin. Until then the launch chain waits before it. Again is allowed."""
-        if self._gate >= 0:
-            os.close(self._gate)
-            self._gate = -1
+        """Let the container's command begin. Until then the launch chain waits before it, and ends when we do."""
+        with suppress(BrokenPipeError):
+            os.write(self._gate, b"\n")
 
     def age(self) -> float:
         return time.monotonic() - self.started
@@ -75,7 +74,7 @@ class Leader:
         return None if self.healthy_since is None else time.monotonic() - self.healthy_since
 
     def collect(self) -> None:
-        self.release()
+        os.close(self._gate)
         self._process.wait()
 
     def _on_death(self) -> None:

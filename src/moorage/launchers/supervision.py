@@ -183,11 +183,20 @@ class Instance:
         _log.warning("instance %s waits: %s", self.spec.instance_id, why)
 
     async def _let_out(self, leader: Leader) -> None:
-        if leader.network and not self.spec.network_isolation:
-            try:
-                await self._launcher.networks.let_out(leader.network)
-            except OSError as error:
-                self.log.note(f"instance {self.spec.instance_id} cannot call out: {error.strerror or error}")
+        """Before its command begins, unless it is to stop meanwhile."""
+        if not leader.network or self.spec.network_isolation:
+            return
+        letting = asyncio.create_task(self._launcher.networks.let_out(leader.network), name="let out")
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({letting, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if letting.done():
+                letting.result()
+        except OSError as error:
+            self.log.note(f"instance {self.spec.instance_id} cannot call out: {error.strerror or error}")
+        finally:
+            letting.cancel()
+            stop.cancel()
 
     async def _attend(self, leader: Leader, oom_kills: int) -> _Death:
         """Wait for the first of: the process is gone, it is unhealthy, it is to be stopped."""

@@ -102,9 +102,13 @@ class Links:
         number = self._free_number()
         address, outside = address_of(number), f"i{number}"
         try:
-            self._link(outside, address, descriptor)
-            with network_namespace.entered(descriptor):
-                _configure(address)
+            index = self._link(outside, address, descriptor)
+            try:
+                with network_namespace.entered(descriptor):
+                    _configure(address)
+            except BaseException:
+                self._outer.link("del", index=index)
+                raise
         except NetlinkError as error:
             raise OSError(error.code, str(error)) from error
         self._numbers[network] = number
@@ -119,7 +123,8 @@ class Links:
                 return number
         raise OSError("there is no address for another instance")
 
-    def _link(self, outside: str, address: str, descriptor: int) -> None:
+    def _link(self, outside: str, address: str, descriptor: int) -> int:
+        """The index of its end in our namespace."""
         for attempt in range(_ATTEMPTS):
             try:
                 peer = {"ifname": _INSIDE, "net_ns_fd": descriptor}
@@ -133,6 +138,7 @@ class Links:
         self._outer.addr("add", index=index, address=SERVER_ADDRESS, prefixlen=32)
         self._outer.link("set", index=index, state="up")
         self._outer.route("add", dst=f"{address}/32", oif=index)
+        return int(index)
 
 
 def _new_network() -> int:

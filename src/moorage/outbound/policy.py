@@ -20,7 +20,10 @@ _REFUSED: Final = tuple(
     for network in (
         "0.0.0.0/8",
         "127.0.0.0/8",  # the machine's own services
-        "169.254.0.0/16",  # a cloud's metadata service, which hands out the machine's credentials
+        # Clouds' metadata services, which hand out the machine's credentials: of most of them, of Azure, of Alibaba.
+        "169.254.0.0/16",
+        "168.63.129.16/32",
+        "100.100.100.200/32",
         "198.18.0.0/15",  # other instances
         "224.0.0.0/3",  # to many
     )
@@ -45,6 +48,11 @@ class Policy:
             return None
         address = ipaddress.ip_address(host)
         return None if any(address in network for network in _REFUSED) else (host, port)
+
+    def reaches_machine(self, own: Address, peer: Address) -> bool:
+        """Whether a connection between these two ends leads to a service of the machine itself, by whatever address,
+        that is not the server."""
+        return own[0] == peer[0] and peer != self.server and peer[1] != self.server_port
 
 
 def address_of(number: int) -> str:

@@ -16,7 +16,9 @@ _LOOKUP_SECONDS: Final = 5.0
 _MAX_CONNECTIONS: Final = 1024
 """Of one instance at once: each takes a port and two descriptors of the machine's."""
 _MAX_LOOKUPS: Final = 256
-_HIGH_WATER: Final = 256 * 1024
+_PIECE: Final = 64 * 1024
+_HIGH_WATER: Final = 16 * 1024
+"""What waits for an end that does not read is at most this and a piece, in each direction."""
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +61,8 @@ class Relay:
         self._connections[source] += 1
         inner.is_counted = True
         is_local = destination == policy.server and destination[0].startswith("127.")
-        step = self._connect(inner, destination, (source_of(source), 0) if is_local else None)
+        own = (source_of(source), 0) if is_local else None
+        step = self._connect(inner, destination, own, policy)
         task = asyncio.create_task(step, name=f"connect to {destination[0]}")
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -69,11 +72,13 @@ class Relay:
         if not self._connections[source]:
             del self._connections[source]
 
-    async def _connect(self, inner: "_Inner", destination: Address, own: Address | None) -> None:
+    async def _connect(
+        self, inner: "_Inner", destination: Address, own: Address | None, policy: Policy
+    ) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                await loop.create_connection(lambda: _Outer(inner), *destination, local_addr=own)
+                await loop.create_connection(lambda: _Outer(inner, policy), *destination, local_addr=own)
         except (OSError, TimeoutError):
             inner.transport.abort()
 
@@ -110,7 +115,11 @@ class Relay:
                 del self._lookups[source[0]]
 
 
-class _Side(asyncio.Protocol):
+_received = memoryview(bytearray(_PIECE))
+"""Where all connections receive: a piece is copied before the next one is read."""
+
+
+class _Side(asyncio.BufferedProtocol):
     """One of the two connections of a call. What it receives the other one sends, no faster than that goes."""
 
     transport: asyncio.Transport
@@ -121,7 +130,13 @@ class _Side(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received(bytes(_received[:nbytes]))
+
+    def received(self, data: bytes) -> None:
         if self.other is not None:
             self.other.transport.write(data)
 
@@ -172,14 +187,14 @@ class _Inner(_Side):
         self._source = transport.get_extra_info("peername")[0]
         self._relay.begin(self, self._source, (socket.inet_ntoa(packed), port))
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """uvloop begins to read after `connection_made` even if that has paused it, so a piece may come before the
         connection that it is for."""
         if self.other is None:
             self._early += data
             self.transport.pause_reading()
         else:
-            super().data_received(data)
+            super().received(data)
 
     def eof_received(self) -> bool:
         return super().eof_received() or self.other is None
@@ -203,14 +218,17 @@ class _Inner(_Side):
 class _Outer(_Side):
     """To where the instance wants to go."""
 
-    def __init__(self, inner: _Inner) -> None:
+    def __init__(self, inner: _Inner, policy: Policy) -> None:
         self._inner = inner
+        self._policy = policy
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         inner = self._inner
-        if inner.transport.is_closing():
+        ends = (transport.get_extra_info(name) for name in ("sockname", "peername"))
+        if inner.transport.is_closing() or self._policy.reaches_machine(*ends):
             self.transport.abort()
+            inner.transport.abort()
             return
         self.other = inner
         inner.join(self)
