@@ -12,7 +12,7 @@ def test_nothing_is_wrong_lost_or_left_after_kills_of_random_processes() -> None
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.storm"],
         cwd=ROOT,
-        env={"MOORAGE_STORM_KILLS": "12", **os.environ},
+        env={"MOORAGE_STORM_KILLS": "8", **os.environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

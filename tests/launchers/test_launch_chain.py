@@ -268,3 +268,13 @@ def test_the_control_groups_that_there_are_can_be_used() -> None:
     group = usable.create("one", memory_bytes=2**26, processes=10)
     assert group.pids() == set()
     assert group.remove()
+
+
+def test_a_server_that_was_killed_while_it_tried_control_groups_out_leaves_none() -> None:
+    marker = f"/test-{os.getpid()}"
+    usable, why = cgroups.find_usable(marker=marker)
+    if usable is None:
+        pytest.skip(why)
+    left = usable.create("probe")
+    cgroups.find_usable(marker=marker)
+    assert not any(directory.exists() for directory in left.directories)

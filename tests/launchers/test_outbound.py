@@ -438,6 +438,25 @@ async def test_instances_have_networks_that_another_process_keeps(
 
 
 @needs_keeper
+async def test_a_network_that_cannot_be_linked_is_not_kept(tmp_path: Path, outside: int) -> None:
+    path = tmp_path / "k.sock"
+    full = KEEPER.replace(
+        "async def main", "from moorage.outbound import links\nlinks.MAX_INSTANCES = 0\nasync def main"
+    )
+    with outbound_process(path, outside, program=full) as process:
+
+        def kept() -> int:
+            found = [os.readlink(each) for each in Path(f"/proc/{process.pid}/fd").iterdir()]  # noqa: PTH115
+            return sum(target.startswith("net:[") for target in found)
+
+        before = kept()
+        for number in range(3):
+            with pytest.raises(OSError, match="no address for another instance"):
+                await KeeperClient(path).new(f"i-{number}", linked=True)
+        assert kept() == before
+
+
+@needs_keeper
 async def test_instances_are_started_anew_when_their_keeper_has_died(tmp_path: Path, outside: int) -> None:
     path = tmp_path / "k.sock"
     launcher = process_launcher(

@@ -153,7 +153,7 @@ class Cgroups:
 
     def __init__(self, hierarchies: Iterable[Hierarchy], *, marker: str) -> None:
         self._hierarchies = tuple(hierarchies)
-        self._prefix = f"moorage-{hashlib.sha256(marker.encode()).hexdigest()[:12]}-"
+        self._prefix = _prefix(marker)
 
     def __repr__(self) -> str:
         return f"<Cgroups {', '.join(self.controllers)}>"
@@ -208,7 +208,7 @@ def find_usable(*, marker: str) -> tuple[Cgroups | None, str]:
         try:
             offered = _offered(hierarchy) if hierarchy.version == 2 else hierarchy
             if offered.controllers:
-                _try(offered)
+                _try(offered.directory / f"{_prefix(marker)}probe")
                 usable.append(offered)
         except OSError as error:
             names = ", ".join(hierarchy.controllers) or "anything"
@@ -249,10 +249,13 @@ def _words(file: Path) -> list[str]:
     return file.read_text().split()
 
 
-def _try(hierarchy: Hierarchy) -> None:
-    """Make a group and remove it again."""
-    directory = hierarchy.directory / f"moorage-probe-{os.getpid()}"
-    directory.mkdir()
+def _prefix(marker: str) -> str:
+    return f"moorage-{hashlib.sha256(marker.encode()).hexdigest()[:12]}-"
+
+
+def _try(directory: Path) -> None:
+    """Make a group and remove it again. A server that was killed in between has left it."""
+    directory.mkdir(exist_ok=True)
     directory.rmdir()
 
 

@@ -104,7 +104,11 @@ class Keeper:
         descriptor = await self._links.new_network()
         self._networks[key] = descriptor
         if linked:
-            await self._links.attach(key, descriptor)
+            try:
+                await self._links.attach(key, descriptor)
+            except OSError:
+                self._forget(key)  # nobody else will: whoever asked has no network
+                raise
         return descriptor
 
     def _network(self, key: str) -> int:

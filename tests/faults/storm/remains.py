@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,15 +20,12 @@ def mounts(data_dir: Path) -> set[str]:
     return {line for line in lines if str(data_dir) in line or " nsfs " in line}
 
 
-def control_groups(data_dir: Path, supervisors: Iterable[int]) -> set[str]:
-    """Those of this server's instances, and those that its parents have tried out."""
+def control_groups(data_dir: Path) -> set[str]:
+    """Those of this server's instances, and those that it has tried out."""
     marker = hashlib.sha256(str(data_dir).encode()).hexdigest()[:12]
     found = set()
     for directory, names, _ in os.walk("/sys/fs/cgroup"):
         found |= {f"{directory}/{name}" for name in names if name.startswith(f"moorage-{marker}-")}
-        found |= {
-            f"{directory}/{name}" for name in names if name in {f"moorage-probe-{p}" for p in supervisors}
-        }
     return found
 
 
