@@ -73,6 +73,10 @@ class Settings:
     metrics_token: str = setting(
         "", "Bearer token that opens /_moorage/metrics; empty: signed requests only.", secret=True
     )
+    metrics_buckets: str = setting(
+        "auto",
+        "Buckets of the latencies' histograms in /_moorage/metrics: all, coarse, none; auto: by how many there are.",
+    )
     s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
     tls_certificate: str = setting("", "PEM file of the certificate chain; with it, clients speak TLS.")
     tls_key: str = setting("", "PEM file of the certificate's key.")
@@ -360,8 +364,8 @@ def _convert(key: str, value: Any, source: str) -> Any:
         raise SettingsError(f"setting {key!r} in {source} must have at least {_LEAST_SECRET} characters")
     if key == "metrics_token" and not (converted.isascii() and converted.isprintable()):
         raise SettingsError(f"setting 'metrics_token' in {source} must be of printable ASCII characters")
-    if key in _CONTAINER_CHECKS and not _CONTAINER_CHECKS[key][0](converted):
-        raise SettingsError(f"setting {key!r} in {source} must be {_CONTAINER_CHECKS[key][1]}, not {value!r}")
+    if key in _CHECKS and not _CHECKS[key][0](converted):
+        raise SettingsError(f"setting {key!r} in {source} must be {_CHECKS[key][1]}, not {value!r}")
     if key == "sns_endpoint" and converted and not _is_http_url(converted):
         raise SettingsError(
             f"setting 'sns_endpoint' in {source} must be a URL (http:// or https://), not {value!r}"
@@ -416,7 +420,7 @@ def _is_http_url(text: str) -> bool:
 _LEAST_FILE_BYTES = 256 * MIB
 """More than the log of a container, which is a file that it writes."""
 
-_CONTAINER_CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
+_CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
     "container_user": (
         re.compile(r"|[a-z_][a-z0-9_.-]*\$?(:\d{1,10})?|\d{1,10}(:\d{1,10})?").fullmatch,
         "a user's name or UID[:GID]",
@@ -432,6 +436,10 @@ _CONTAINER_CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
     "container_readable_paths": (
         lambda text: all(path.startswith("/") for path in text.split(":") if path),
         "absolute paths with colons between",
+    ),
+    "metrics_buckets": (
+        frozenset({"auto", "all", "coarse", "none"}).__contains__,
+        "auto, all, coarse or none",
     ),
     "container_max_file_bytes": (
         lambda size: size == 0 or size >= _LEAST_FILE_BYTES,

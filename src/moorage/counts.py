@@ -57,6 +57,11 @@ class Histogram:
     def count(self) -> int:
         return sum(self.buckets)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether `count` is 0, which takes less time to find out."""
+        return not self.seconds and not any(self.buckets)
+
     def quantile(self, share: float) -> float | None:
         """An estimate of the time within which this share of them were: within the bucket, by a straight line."""
         wanted = share * self.count
@@ -71,7 +76,7 @@ class Histogram:
 
     def take(self) -> list[Any] | None:
         """`[seconds, [bucket, number]…]` since the last time; None if there was nothing."""
-        if not self.seconds and not any(self.buckets):
+        if self.is_empty:
             return None
         taken: list[Any] = [self.seconds, *([at, number] for at, number in enumerate(self.buckets) if number)]
         self.seconds = 0.0

@@ -4,26 +4,30 @@
 the command line; `?endpoint=` for one. docs/metrics.md says what each metric means.
 
 Whoever shows the scraper's token, and the account of the settings, see everything; other accounts see their own
-endpoints and nothing of the server. To write down thousands of endpoints takes seconds, which are spent in a thread;
-what is counted meanwhile may be in one number and not yet in another.
+endpoints and nothing of the server. What there is of thousands of endpoints is made and sent in pieces, between which
+everything else has its turn; what is counted meanwhile may be in one number and not yet in another.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import accumulate
-from typing import Any
+from enum import Enum
+from itertools import accumulate, islice
+from typing import Any, TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from moorage.async_inference.base import Queue, Status
@@ -101,13 +105,36 @@ _CLOUDWATCH_LATENCIES = {
 }
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
+T = TypeVar("T")
 InstanceStatuses = Mapping[tuple[str, str, str, InstanceStatus], int]
 Finished = Mapping[tuple[str, str, Status], int]
 
 
+_PIECE = 200
+"""Samples that are made at once, in about a millisecond."""
+
+_MOST_BUCKETS = 30_000
+"""Of all histograms, in one scrape: about 4 MB."""
+
+
+class Detail(Enum):
+    """How much is said of latencies. The value is the bounds of the buckets, as indexes of `BOUNDS`."""
+
+    ALL = tuple(range(len(BOUNDS)))
+    COARSE = tuple(at for at, bound in enumerate(BOUNDS) if math.log10(bound).is_integer())  # powers of ten
+    NONE = ()  # counts and sums only
+
+
+def detail_of(histograms: int, setting: str) -> Detail:
+    """How much is said of so many histograms. `setting` is that of `metrics_buckets`."""
+    if setting != "auto":
+        return Detail[setting.upper()]
+    return next(each for each in Detail if histograms * len(each.value) <= _MOST_BUCKETS)
+
+
 class Metrics:
     """Reads what there is to measure. `instances` and `finished` are asked for the instances that there are, and for
-    the asynchronous invocations that have ended."""
+    the asynchronous invocations that have ended. `buckets` is the setting `metrics_buckets`."""
 
     def __init__(
         self,
@@ -117,45 +144,51 @@ class Metrics:
         queue: Queue,
         instances: Callable[[], InstanceStatuses],
         finished: Callable[[], Finished],
+        buckets: str = "auto",
     ) -> None:
         self._observations = observations
         self._store = store
         self._queue = queue
         self._instances = instances
         self._finished = finished
+        self._buckets = buckets
 
-    async def read(self, account_id: str | None) -> list[Metric]:
-        """What one account may see; None: everything."""
+    async def read(self, account_id: str | None) -> Iterator[Metric]:
+        """What one account may see; None: everything. A family of many samples comes as several, one after the
+        other; each is made when it is asked for."""
 
         def visible(key: Sequence[Any]) -> bool:
             return account_id is None or key[0] == account_id
 
         instances = {key: number for key, number in self._instances().items() if visible(key)}
         variants = [(key, counts) for key, counts in self._observations.variants() if visible(key)]
-        families: list[Metric] = [
-            *await asyncio.to_thread(_of_variants, variants),
-            _gauge(
+        endpoints = {k: n for k, n in (await self._store.endpoint_statuses()).items() if visible(k)}
+        of_queue = await self._of_queue(visible, instances)
+        detail = detail_of(await _histograms(variants), self._buckets)
+
+        def families() -> Iterator[Metric]:
+            yield from _of_variants(variants, detail)
+            yield from _gauge(
                 "moorage_concurrent_requests",
                 "Invocations inside the variant's containers now.",
                 _VARIANT,
                 ((key, number) for key, number in self._observations.in_flight().items() if visible(key)),
-            ),
-            _gauge("moorage_instances", "Instances by status.", (*_VARIANT, "status"), _named(instances)),
-            _gauge(
-                "moorage_endpoints",
-                "Endpoints by status.",
-                ("account_id", "status"),
-                _named({k: n for k, n in (await self._store.endpoint_statuses()).items() if visible(k)}),
-            ),
-            *await self._of_queue(visible, instances),
-        ]
-        if account_id is None:
-            families += self._of_server()
-        return families
+            )
+            yield from _gauge(
+                "moorage_instances", "Instances by status.", (*_VARIANT, "status"), _named(instances)
+            )
+            yield from _gauge(
+                "moorage_endpoints", "Endpoints by status.", ("account_id", "status"), _named(endpoints)
+            )
+            yield from of_queue
+            if account_id is None:
+                yield from self._of_server()
 
-    def variants(self, account_id: str, endpoint_name: str | None) -> list[dict[str, Any]]:
+        return families()
+
+    def variants(self, account_id: str, endpoint_name: str | None) -> Iterator[dict[str, Any]]:
         """An account's variants with CloudWatch's names. Latencies are in microseconds, as they are there."""
-        return [
+        return (
             {
                 "EndpointName": key[1],
                 "VariantName": key[2],
@@ -164,9 +197,9 @@ class Metrics:
                 "PlatformErrors": counts.platform_errors,
                 "AbandonedInvocations": counts.client_gone,
             }
-            for key, counts in self._observations.variants()
+            for key, counts in list(self._observations.variants())
             if key[0] == account_id and endpoint_name in (None, key[1])
-        ]
+        )
 
     async def _of_queue(
         self, visible: Callable[[Sequence[Any]], bool], instances: InstanceStatuses
@@ -181,14 +214,14 @@ class Metrics:
             for backlog in await self._queue.unfinished()
             if visible((backlog.account_id,))
         }
-        return (
-            _gauge(
+        return [
+            *_gauge(
                 "moorage_async_backlog_size",
                 "Asynchronous invocations that wait or run.",
                 _ENDPOINT,
                 ((key, backlog.number) for key, backlog in backlogs.items()),
             ),
-            _gauge(
+            *_gauge(
                 "moorage_async_backlog_size_per_instance",
                 "The same, divided by the instances in service.",
                 _ENDPOINT,
@@ -198,13 +231,13 @@ class Metrics:
                     if key in in_service
                 ),
             ),
-            _gauge(
+            *_gauge(
                 "moorage_async_backlog_without_capacity",
                 "1 while asynchronous invocations wait and no instance is in service.",
                 _ENDPOINT,
                 ((key, int(key not in in_service)) for key in backlogs),
             ),
-            _gauge(
+            *_gauge(
                 "moorage_async_oldest_request_age_seconds",
                 "The time since the oldest of those that wait or run was accepted.",
                 _ENDPOINT,
@@ -213,7 +246,7 @@ class Metrics:
                     for key, backlog in backlogs.items()
                 ),
             ),
-            _counter(
+            *_counter(
                 "moorage_async_invocations_finished",
                 "Asynchronous invocations that have ended, by how they did.",
                 (*_ENDPOINT, "status"),
@@ -225,7 +258,7 @@ class Metrics:
                     }
                 ),
             ),
-        )
+        ]
 
     def _of_server(self) -> Iterable[Metric]:
         # The dispatcher of asynchronous invocations lives in this process, and reports as the gateways do.
@@ -239,22 +272,22 @@ class Metrics:
                 if member in process
             ]
 
-        yield _counter(
+        yield from _counter(
             "moorage_process_cpu_seconds", "Processor time used.", _PROCESS, of_each("cpu_seconds")
         )
-        yield _gauge(
+        yield from _gauge(
             "moorage_process_resident_memory_bytes", "Memory now.", _PROCESS, of_each("resident_bytes")
         )
-        yield _gauge(
+        yield from _gauge(
             "moorage_gateway_connections", "Connections of clients now.", _PROCESS, of_each("connections")
         )
-        yield _gauge(
+        yield from _gauge(
             "moorage_gateway_event_loop_lag_seconds",
             "How much too late the event loop was in the last second, at worst.",
             _PROCESS,
             of_each("event_loop_lag_seconds"),
         )
-        yield _counter(
+        yield from _counter(
             "moorage_gateway_error_replies",
             "Requests that the gateways answered with an error of their own or of a model's, by its code.",
             ("code",),
@@ -266,13 +299,12 @@ def metrics_routes(metrics: Metrics, *, first_account_id: str) -> list[Route]:
     async def text(request: Request) -> Response:
         families = await metrics.read(_account(request, first_account_id))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collected(families))
-        return Response(await asyncio.to_thread(encode, registry), media_type=content_type)
+        return StreamingResponse(_written(families, encode), media_type=content_type)
 
     async def variants(request: Request) -> Response:
         account_id = request.headers["x-moorage-account-id"]
-        return JSONResponse({"Variants": metrics.variants(account_id, request.query_params.get("endpoint"))})
+        rows = metrics.variants(account_id, request.query_params.get("endpoint"))
+        return StreamingResponse(_rows(rows), media_type="application/json")
 
     return [
         Route("/_moorage/metrics", text, methods=["GET"]),
@@ -280,17 +312,55 @@ def metrics_routes(metrics: Metrics, *, first_account_id: str) -> list[Route]:
     ]
 
 
-def _of_variants(variants: Sequence[tuple[VariantKey, InvocationCounts]]) -> list[Metric]:
-    return [
-        *(
-            _counter(name, help, _VARIANT, [(key, getattr(counts, ours)) for key, counts in variants])
-            for ours, (name, help) in _COUNTERS.items()
-        ),
-        *(
-            _histogram(name, help, [(key, getattr(counts, ours)) for key, counts in variants])
-            for ours, (name, help) in _HISTOGRAMS.items()
-        ),
-    ]
+async def _written(
+    families: Iterator[Metric], encode: Callable[[CollectorRegistry], bytes]
+) -> AsyncIterator[bytes]:
+    """As one text, in pieces. Each is a whole text to the encoder."""
+    nothing = encode(_registry([]))  # what a text ends with
+    name = ""
+    for family in families:
+        text = encode(_registry([family])).removesuffix(nothing)
+        if family.name == name:  # it goes on
+            text = b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(b"# "))
+        name = family.name
+        yield text
+        await asyncio.sleep(0)
+    yield nothing
+
+
+async def _rows(rows: Iterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    opening = b'{"Variants": ['
+    while some := list(islice(rows, _PIECE // 10)):
+        yield opening + b", ".join(json.dumps(row).encode() for row in some)
+        opening = b", "
+        await asyncio.sleep(0)
+    yield (b"" if opening == b", " else opening) + b"]}"
+
+
+async def _histograms(variants: Sequence[tuple[VariantKey, InvocationCounts]]) -> int:
+    """How many there are that have seen something."""
+    number = 0
+    for at in range(0, len(variants), _PIECE):
+        some = variants[at : at + _PIECE]
+        number += sum(not getattr(counts, ours).is_empty for _, counts in some for ours in _HISTOGRAMS)
+        await asyncio.sleep(0)
+    return number
+
+
+def _of_variants(variants: Sequence[tuple[VariantKey, InvocationCounts]], detail: Detail) -> Iterator[Metric]:
+    for ours, (name, help) in _COUNTERS.items():
+        samples = ((key, getattr(counts, ours)) for key, counts in variants)
+        if detail is not Detail.ALL and ours != "invocations":
+            samples = ((key, number) for key, number in samples if number)
+        yield from _counter(name, help, _VARIANT, samples)
+    for ours, (name, help) in _HISTOGRAMS.items():
+        yield from _histogram(name, help, ((key, getattr(counts, ours)) for key, counts in variants), detail)
+
+
+def _registry(families: Sequence[Metric]) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(families))
+    return registry
 
 
 class _Collected:
@@ -315,31 +385,57 @@ def _named(numbers: Mapping[tuple[Any, ...], float]) -> list[tuple[list[str], fl
 
 def _counter(
     name: str, help: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
-) -> Metric:
-    family = CounterMetricFamily(name, help, labels=labels)
-    for key, number in samples:
-        family.add_metric(key, number)
-    return family
+) -> Iterator[Metric]:
+    for some in _in_pieces(samples):
+        family = CounterMetricFamily(name, help, labels=labels)
+        for key, number in some:
+            family.add_metric(key, number)
+        yield family
 
 
 def _gauge(
     name: str, help: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
-) -> Metric:
-    family = GaugeMetricFamily(name, help, labels=labels)
-    for key, number in samples:
-        family.add_metric(key, number)
-    return family
+) -> Iterator[Metric]:
+    for some in _in_pieces(samples):
+        family = GaugeMetricFamily(name, help, labels=labels)
+        for key, number in some:
+            family.add_metric(key, number)
+        yield family
 
 
-def _histogram(name: str, help: str, samples: Iterable[tuple[VariantKey, Histogram]]) -> Metric:
+def _histogram(
+    name: str, help: str, samples: Iterable[tuple[VariantKey, Histogram]], detail: Detail
+) -> Iterator[Metric]:
     """Without those that have seen nothing: most variants never stream."""
-    family = HistogramMetricFamily(name, help, labels=_VARIANT)
-    for key, histogram in samples:
-        if histogram.count:
-            bounds = [*map(str, BOUNDS), "+Inf"]
-            buckets = list(zip(bounds, accumulate(histogram.buckets), strict=True))
-            family.add_metric(key, buckets, histogram.seconds)
-    return family
+    seen = ((key, histogram) for key, histogram in samples if not histogram.is_empty)
+    bounds = detail.value
+    for some in _in_pieces(seen, 2 + len(bounds)):
+        family: Any
+        if detail is Detail.NONE:
+            family = SummaryMetricFamily(name, help, labels=_VARIANT)
+        else:
+            family = HistogramMetricFamily(name, help, labels=_VARIANT)
+        for key, histogram in some:
+            seconds = round(histogram.seconds, 6)
+            if detail is Detail.NONE:
+                family.add_metric(key, histogram.count, seconds)
+                continue
+            below = list(accumulate(histogram.buckets))
+            buckets = [(str(BOUNDS[at]), below[at]) for at in bounds]
+            family.add_metric(key, [*buckets, ("+Inf", below[-1])], seconds)
+        yield family
+
+
+def _in_pieces(samples: Iterable[T], lines: int = 1) -> Iterator[list[T]]:
+    """Of which each makes so many lines. At least one piece, that the family is there."""
+    samples = iter(samples)
+    size = max(1, _PIECE // lines)
+    some = list(islice(samples, size))
+    while True:
+        yield some
+        some = list(islice(samples, size))
+        if not some:
+            return
 
 
 def _statistics(histogram: Histogram) -> dict[str, float] | None:

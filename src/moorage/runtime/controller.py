@@ -123,6 +123,7 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
                         queue=queue,
                         instances=reconciler.instance_statuses,
                         finished=lambda: attempts.finished,
+                        buckets=settings.metrics_buckets,
                     ),
                     first_account_id=settings.account_id,
                 ),
