@@ -17,13 +17,13 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize(
     ("pace", "seconds", "expected"),
     [
-        (Pace(100), 0.01, Pace(100, 0.02)),
-        (Pace(100), 0.008, Pace(125, 0.016)),
-        (Pace(100), 0.001, Pace(200, 0.002)),
+        (Pace(100), 0.01, Pace(100, 0.03)),
+        (Pace(100), 0.008, Pace(125, 0.024)),
+        (Pace(100), 0.001, Pace(200, 0.003)),
         (Pace(100), 0.0, Pace(200, 0.0)),
-        (Pace(100), 0.1, Pace(50, 0.2)),
+        (Pace(100), 0.125, Pace(50, 0.375)),
         (Pace(20), 5.0, Pace(20, 1.0)),
-        (Pace(1000), 0.001, Pace(1000, 0.002)),
+        (Pace(1000), 0.001, Pace(1000, 0.003)),
     ],
 )
 def test_the_pace_follows_the_time_that_a_transaction_took(

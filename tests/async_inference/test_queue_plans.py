@@ -20,6 +20,12 @@ from moorage.storage.database import Database, open_database
 from tests.async_inference.test_queue import ACCOUNT, ENDPOINT, KEY, invocation, outcome
 
 TABLES = ("async_invocations", "async_bodies", "async_notices")
+WHOLE = (
+    "async_invocations_ended (account_id=?)",
+    "(account_id=? AND endpoint_name=?)",
+    "by_account (account_id=?)",
+)
+"""Ends of steps that read all that an account or an endpoint has, unless a LIMIT ends them."""
 
 
 @pytest.fixture
@@ -55,8 +61,9 @@ async def costly_steps(database: Database, statements: list[tuple[str, Any]]) ->
             for step in steps:
                 scans = any(step.startswith(f"SCAN {table}") for table in TABLES)
                 sorts = "TEMP B-TREE FOR ORDER BY" in step
-                few = "async_invocations_running" in (step if scans else steps[0])
-                if (scans or sorts) and not few:
+                whole = step.endswith(WHOLE) and "LIMIT" not in statement
+                few = "async_invocations_running" in (steps[0] if sorts else step)
+                if (scans or sorts or whole) and not few:
                     found.add((step, statement))
     return found
 

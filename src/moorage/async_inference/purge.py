@@ -26,12 +26,12 @@ def next_pace(pace: Pace, seconds: float) -> Pace:
     """After a transaction of `pace.most` invocations that took so many seconds.
 
     Transactions are to take 10 ms: the number follows the time, by no more than a half down or twice up at once. The
-    pause is twice the time that was taken, so that two thirds of it are left to others, and at most a second.
+    pause is three times what was taken, so that three quarters of the time are left to others, and at most a second.
     """
     factor = min(2.0, max(0.5, _AIM_SECONDS / seconds)) if seconds > 0 else 2.0
     return Pace(
         most=min(_MOST, max(_LEAST, round(pace.most * factor))),
-        pause_seconds=min(2 * seconds, _LONGEST_PAUSE_SECONDS),
+        pause_seconds=min(3 * seconds, _LONGEST_PAUSE_SECONDS),
     )
 
 

@@ -77,6 +77,9 @@ _unfinished = table.c.finished_time.is_(None)
 _finished = table.c.finished_time.is_not(None)
 _queued = and_(_unfinished, table.c.token.is_(None))
 _running = table.c.token.is_not(None)
+_account, _endpoint = table.c.account_id.concat(""), table.c.endpoint_name.concat("")
+"""In expressions, so that a statement about some span of time goes by the index of that, and not through all that an
+account has."""
 
 _insert = insert(table).returning(table.c.sequence, sort_by_parameter_order=True)
 _lease = (
@@ -386,7 +389,7 @@ class SqlQueue:
                 func.count().label("number"),
                 func.count().filter(received).label("received"),
             )
-            .where(_finished, table.c.finished_time >= since, table.c.account_id == account_id)
+            .where(_finished, table.c.finished_time >= since, _account == account_id)
             .group_by(table.c.endpoint_name)
         )
         numbers = select(counts).where(counts.c.account_id == account_id, counts.c.number > 0)
@@ -481,9 +484,9 @@ class SqlQueue:
     ) -> Sequence[int]:
         query = select(table.c.sequence).where(_finished, table.c.finished_time < before)
         if account_id is not None:
-            query = query.where(table.c.account_id == account_id)
+            query = query.where(_account == account_id)
         if endpoint_name is not None:
-            query = query.where(table.c.endpoint_name == endpoint_name)
+            query = query.where(_endpoint == endpoint_name)
         async with self._database.read() as connection:
             return (await connection.scalars(query.order_by(table.c.finished_time).limit(most))).all()
 
