@@ -108,3 +108,37 @@ async def test_zero_is_any_number() -> None:
         for _ in range(300):
             await crowd.join()
         assert await crowd.replies() == [200] * 300
+
+
+async def test_clients_that_send_many_requests_at_once_hold_nobody_up() -> None:
+    """What nobody has signed is refused while it is parsed, and one read holds ten thousand such requests."""
+    async with start_gateway() as gateway:
+        await gateway.echo()
+        many = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 30_000
+        crowd = [await gateway.client() for _ in range(20)]
+
+        async def take(client: Client) -> None:
+            client.send(many)
+            replies = 0
+            while replies < 5_000:
+                replies += (await client.reader.read(2**20)).count(b"HTTP/1.1 403 ")
+
+        taking = [asyncio.create_task(take(client)) for client in crowd]
+        answered = 0
+        while not all(task.done() for task in taking):
+            assert (await gateway.call(request(b"one"))).body == b"one"
+            answered += 1
+        assert answered > 100  # if each read was answered in one go, there would be a few
+        await asyncio.gather(*taking)
+
+
+async def test_many_requests_at_once_are_answered_in_order_and_one_at_a_time() -> None:
+    async with start_gateway() as gateway:
+        container = await gateway.echo()
+        client = await gateway.client()
+        bodies = [b"%d" % number for number in range(300)]
+        client.send(b"".join(request(body) for body in bodies))
+        assert [(await client.reply()).body for _ in bodies] == bodies
+        client.send(b"".join(request(body) for body in bodies[:9]) + request(b"x" * 90_000))
+        assert [(await client.reply()).body for _ in range(10)] == [*bodies[:9], b"x" * 90_000]
+        assert container.connections == 1

@@ -54,6 +54,15 @@ _PIECE_OF_HEAD = 8 * 1024
 _PIECE_OF_BODY = 64 * 1024
 """How much is parsed before a look at what it has come to."""
 
+_REQUESTS_AT_ONCE = 8
+"""How many requests may begin in what is parsed before everyone else has a turn. One that is refused by its head is
+answered while it is parsed, and a read can hold ten thousand of those."""
+
+_PIECE_OF_MANY = 1024
+"""How much is parsed without a break of a client that has sent so many together."""
+
+_NOTHING = memoryview(b"")
+
 _NO_UPGRADE = "CONNECT and Upgrade are not supported: send HTTP/1.1 without them."
 _NEVER_REPEATED = frozenset((b"host", b"authorization", b"content-length", b"x-amz-date"))
 logger = logging.getLogger(__name__)
@@ -75,6 +84,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_active",
         "_all_closed",
+        "_begun",
         "_bodies",
         "_body_bytes",
         "_body_held",
@@ -88,6 +98,7 @@ class ClientConnection(asyncio.Protocol):
         "_loop",
         "_opening",
         "_parser",
+        "_piece",
         "_reading",
         "_reading_paused",
         "_received_at",
@@ -96,6 +107,7 @@ class ClientConnection(asyncio.Protocol):
         "_settings",
         "_transport",
         "_turns",
+        "_unfed",
         "_unlike",
         "_unsent_bytes",
         "_visitors",
@@ -155,6 +167,9 @@ class ClientConnection(asyncio.Protocol):
         self._known: KnownRequest | None = None
         self._unlike = 0  # how many requests were not like the one before, less those that were
         self._repeated_headers = 0
+        self._begun = 0  # requests that have begun in what was parsed since others had a turn
+        self._piece = _PIECE_OF_HEAD  # what is larger is parsed in pieces, of a quarter of it
+        self._unfed = _NOTHING  # read, and not parsed yet
         self._body_held = False
         self._body_bytes = 0  # about how much of it has been read, while it has no reservation
         self._reservation: Reservation | None = None  # for the body being read, once it is known to need one
@@ -198,13 +213,19 @@ class ClientConnection(asyncio.Protocol):
                 self.deadline = now + settings.body_timeout_seconds
             elif not self._head_bytes:
                 self.deadline = now + settings.header_timeout_seconds
+        self._parse(data, between_requests)
+
+    def _parse(self, data: bytes | memoryview, between_requests: bool) -> None:
         try:
             size = len(data)
-            if size > _PIECE_OF_HEAD:
+            if size > self._piece or self._unfed:
                 self._feed_in_pieces(memoryview(data))
             else:
+                self._begun = 0
                 self._head_bytes += size
                 self._parser.feed_data(data)
+                if self._begun > _REQUESTS_AT_ONCE:
+                    self._piece = _PIECE_OF_MANY
         except httptools.HttpParserCallbackError as error:
             self._answer_reading(_service_error(error.__context__ or error))
         except httptools.HttpParserError as error:
@@ -218,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
                     self._malformed(self._too_large())
                 elif reading is self._active and reading.head_complete:
                     self._reserve(reading, len(data))
-            elif between_requests and self._unlike < MOST_LEARNED:
+            elif between_requests and self._unlike < MOST_LEARNED and isinstance(data, bytes):
                 self._learn(data)
 
     def _reserve(self, request: Request, received: int) -> None:
@@ -293,16 +314,21 @@ class ClientConnection(asyncio.Protocol):
             self._known = None if head is None else KnownRequest(head, request)
 
     def _feed_in_pieces(self, data: memoryview) -> None:
-        """One read can hold many thousand headers, which would keep everyone else waiting, and memory, before anybody
-        looked at their number. After one that holds much, everyone else has a turn before the next."""
-        if len(data) > _PIECE_OF_BODY:
-            self._giving_way = True
-            self._adjust_reading()
-            self._turns.wait(self._read_on)
+        """One read can hold many thousand headers or requests, which would keep everyone else waiting, and memory,
+        before anybody looked at their number. After one that holds much, everyone else has a turn before the next;
+        after some requests, before the rest of it."""
+        if self._unfed:  # it came although reading is paused
+            self._unfed = memoryview(b"".join((self._unfed, data)))
+            return
+        self._begun = 0
         at = 0
         while at < len(data) and not self._closing:
+            if self._begun > _REQUESTS_AT_ONCE or (at and self._waiting):
+                self._piece = _PIECE_OF_MANY
+                self._unfed = data[at:]
+                break
             reading = self._reading
-            size = _PIECE_OF_BODY if reading is not None and reading.head_complete else _PIECE_OF_HEAD
+            size = _PIECE_OF_BODY if reading is not None and reading.head_complete else self._piece // 4
             piece = data[at : at + size]
             at += size
             self._head_bytes += len(piece)
@@ -311,10 +337,23 @@ class ClientConnection(asyncio.Protocol):
                 self._malformed(self._too_many())
                 return
             if self._reading is not None and self._head_bytes > self._settings.max_header_bytes:
-                return  # refused by `data_received`
+                return  # refused by `_parse`
+        if self._unfed or len(data) > _PIECE_OF_BODY:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        if not self._giving_way and not self._closing:
+            self._giving_way = True
+            self._adjust_reading()
+            self._turns.wait(self._read_on)
 
     def _read_on(self) -> None:
+        """Everyone else has had a turn."""
         self._giving_way = False
+        if self._unfed and not (self._closing or self._body_held or self._waiting):
+            data, self._unfed = self._unfed, _NOTHING
+            self._received_at = monotonic()
+            self._parse(data, False)
         self._adjust_reading()
 
     def eof_received(self) -> None:
@@ -333,6 +372,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing = True
         self._reading = None
         self._waiting.clear()
+        self._unfed = _NOTHING
         self._release()
         # It refers to this connection in turn, and both would stay until the garbage collector comes by.
         self._parser = cast(httptools.HttpRequestParser, None)
@@ -364,6 +404,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return
         self._reading = request = Request(self)
+        self._begun += 1
         self._headers = request.headers
         self._repeated_headers = 0
         self._body_bytes = 0
@@ -418,7 +459,8 @@ class ClientConnection(asyncio.Protocol):
             raise MalformedHttpRequestException("The only transfer encoding supported is 'chunked'.")
         if len(headers) + self._repeated_headers > settings.max_headers:
             raise MalformedHttpRequestException(self._too_many())
-        if self._head_bytes > settings.max_header_bytes or self._active is not None:
+        pipelines = self._piece < _PIECE_OF_HEAD  # then heads begin within what was counted for others
+        if pipelines or self._head_bytes > settings.max_header_bytes or self._active is not None:
             self._check_head_size(request)
         self._head_bytes = 0
         if self._active is None:
@@ -610,7 +652,10 @@ class ClientConnection(asyncio.Protocol):
         self._adjust_reading()
 
     def _adjust_reading(self) -> None:
-        paused = self._body_held or self._giving_way or bool(self._waiting)
+        if self._unfed and not (self._body_held or self._giving_way or self._waiting):
+            self._give_way()  # and then on with what has been read
+            return
+        paused = self._body_held or self._giving_way or bool(self._waiting) or bool(self._unfed)
         if paused is not self._reading_paused and not self._transport.is_closing():
             self._reading_paused = paused
             if paused:
