@@ -3,10 +3,14 @@
 import asyncio
 import json
 import os
+import select
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -433,6 +437,40 @@ async def test_a_daemon_that_hides_ends_with_its_instance(
     daemon = int(await mailbox.line())
     await launcher.stop(spec.instance_id)
     wait_for_death([daemon])
+
+
+HEADLESS = """
+import ctypes, os, sys, threading, time
+def go_on():
+    while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    with open(sys.argv[1], "w") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(1000)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)  # the end of this thread alone
+"""
+
+
+@pytest.mark.parametrize("grouped", [False, pytest.param(True, marks=needs_memory_group)])
+async def test_a_daemon_whose_first_thread_has_ended_ends_with_its_instance(
+    start: Start, tmp_path: Path, mailbox: Mailbox, grouped: bool
+) -> None:
+    """The kernel shows it as a zombie, and it runs."""
+    launcher = start(Isolation(cgroups=CGROUPS if grouped else None))
+    program = [sys.executable, "-c", HEADLESS, str(mailbox.path)]
+    code = f"import subprocess; subprocess.Popen({program!r}, start_new_session=True)\nserve()"
+    spec = spec_for(tmp_path, SERVER + code)
+    await launcher.launch(spec)
+    await reaches(launcher, spec.instance_id, S.IN_SERVICE)
+    daemon = os.pidfd_open(int(await mailbox.line()))
+    try:
+        await launcher.stop(spec.instance_id)
+        assert select.select([daemon], [], [], 10)[0] == [daemon]
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(daemon, signal.SIGKILL)
+        os.close(daemon)
 
 
 HOPPER = r"""

@@ -28,11 +28,15 @@ _SWEEP_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process as it was when looked at. `pid` with `start_time` names it beyond the reuse of its pid."""
+    """A process as it was when looked at. `pid` with `start_time` names it beyond the reuse of its pid.
+
+    `state` is that of its first thread, which may have ended before others: `threads` counts all of them.
+    """
 
     pid: int
     start_time: int
     state: str
+    threads: int
     parent: int
     group: int
     session: int
@@ -42,7 +46,7 @@ class Process:
 
     @property
     def is_dead(self) -> bool:
-        return self.state in "ZX"
+        return self.state in "ZX" and self.threads <= 1
 
 
 def processes() -> list[Process]:
@@ -167,7 +171,7 @@ def dead_children(*, besides: Collection[int]) -> set[tuple[int, int]]:
     return {
         (process.pid, process.start_time)
         for process in processes()
-        if process.state == "Z" and process.parent == own and process.pid not in besides
+        if process.is_dead and process.parent == own and process.pid not in besides
     }
 
 
@@ -227,11 +231,17 @@ def _read(pid: int) -> Process | None:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()  # the name before it may hold blanks and parentheses
     state = fields[0].decode()
-    markers: dict[str, str] = {} if state in "ZX" else _read_markers(pid)
+    threads = int(fields[17])
+    markers: dict[str, str] = {}
+    if state not in "ZX":
+        markers = _read_markers(Path(f"/proc/{pid}"))
+    elif threads > 1:  # what its first thread had is gone with that, and another one has it still
+        markers = next(filter(None, map(_read_markers, Path(f"/proc/{pid}/task").glob("*"))), {})
     return Process(
         pid=pid,
         start_time=int(fields[19]),
         state=state,
+        threads=threads,
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
@@ -241,9 +251,9 @@ def _read(pid: int) -> Process | None:
     )
 
 
-def _read_markers(pid: int) -> dict[str, str]:
+def _read_markers(task: Path) -> dict[str, str]:
     try:
-        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        entries = (task / "environ").read_bytes().split(b"\0")
     except OSError:
         return {}
     values: dict[str, str] = {}

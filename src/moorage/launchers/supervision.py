@@ -315,26 +315,32 @@ class Instance:
                 os.killpg(self.leader_pid, number)
 
     async def _clear(self) -> None:
-        """Kill everything of this instance wherever it went, until nothing is left."""
+        """Kill everything of this instance wherever it went, until nothing is left.
+
+        What dies is in its control groups for a moment longer than it can be seen.
+        """
         if self._cgroup is not None:
             self._cgroup.forbid_forks()
         deadline = time.monotonic() + _CLEARING_SECONDS
         pause = 0.005
-        while left := await self._remains():
+        while (left := await self._remains()) or not self._remove_cgroup():
             for process in left:
                 procfs.kill(process)
             if time.monotonic() > deadline:
                 pids = ", ".join(str(process.pid) for process in left)
-                self.log.note(f"instance {self.spec.instance_id}: processes {pids} cannot be killed")
-                _log.error("instance %s: processes %s cannot be killed", self.spec.instance_id, pids)
+                what = f"processes {pids} cannot be killed" if left else "its control group cannot be removed"
+                self.log.note(f"instance {self.spec.instance_id}: {what}")
+                _log.error("instance %s: %s", self.spec.instance_id, what)
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.2)
             for process in left:
                 procfs.reap(process.pid)
-        if self._cgroup is not None and not self._cgroup.remove():
-            _log.warning("a control group of instance %s cannot be removed", self.spec.instance_id)
         self._cgroup = None
+
+    def _remove_cgroup(self) -> bool:
+        """Whether there is none any more."""
+        return self._cgroup is None or self._cgroup.remove()
 
     async def _remains(self) -> list[procfs.Process]:
         """What is to be killed: the instance's processes, and those that hide whose they are."""

@@ -37,12 +37,12 @@ from tests.servers import MoorageServer, eventually
 KILLS = int(os.environ.get("MOORAGE_STORM_KILLS", "8"))
 SEED = int(os.environ.get("MOORAGE_STORM_SEED", str(random.randrange(10**6))))
 LONGEST_PAUSE_SECONDS = 0.5
-SHARE_OF_SUPERVISORS = 0.03
+SHARE_OF_SUPERVISORS = 0.04
 SHARE_OF_UNREADY = 0.3
 """How many of the supervisors that are started again are killed while they start."""
 LAST_SUPERVISOR = 0.25
 """The share of the kills that the last supervisor sees: for its descriptors to be counted before and after."""
-INSTANCES = 2
+INSTANCES = 3
 FILES = {"code/inference.py": Path(model.__file__).read_text()}
 ENVIRONMENT = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}
 _ODD_LINE = re.compile(r"Traceback|cannot be (killed|removed)|a fault|never retrieved|cannot call out|ERROR")
@@ -128,7 +128,7 @@ class Storm:
 
     def _strike(self, load: Load) -> None:
         last_life = KILLS - round(LAST_SUPERVISOR * KILLS)
-        while (count := self.killed.total()) < KILLS:
+        while (count := self.killed.total()) < KILLS or "before" not in self.figures:
             if count >= last_life and "before" not in self.figures:
                 self._recover(load)
                 self.figures["before"] = remains.descriptors(self.server.pid)
@@ -184,12 +184,15 @@ class Storm:
     def _see_that_all_died(self) -> None:
         """Everything ends with the supervisor, by itself."""
         started = time.monotonic()
-        with suppress(AssertionError):
-            eventually(lambda: not victims.census(self.server.data_dir), timeout=10)
-        remains.collect_dead_children(besides=0)
-        left = remains.processes(self.server.data_dir)
-        if left:
-            self.problems.append(f"10 s after the supervisor was killed there are {sorted(left)}")
+
+        def left() -> set[str]:
+            remains.collect_dead_children(besides=0)
+            return remains.processes(self.server.data_dir)
+
+        try:
+            eventually(lambda: not left(), timeout=10)
+        except AssertionError:
+            self.problems.append(f"10 s after the supervisor was killed there are {sorted(left())}")
         longest = self.figures.get("longest until all had died with the supervisor", 0.0)
         assert isinstance(longest, float)
         self.figures["longest until all had died with the supervisor"] = max(

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,16 @@ WEIGHTS: Mapping[str, float] = {
 }
 """How often each kind is killed, beside the others. `chain` is what starts an instance, and bubblewrap."""
 
+SPARED_SECONDS = 4.0
+SHARE_OF_SPARED = 0.8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Victim:
     pid: int
     kind: str
     start_time: str
+    age_seconds: float
 
 
 def census(data_dir: Path, *, supervisor: int = 0) -> list[Victim]:
@@ -33,10 +38,12 @@ def census(data_dir: Path, *, supervisor: int = 0) -> list[Victim]:
 
 
 def choose(victims: list[Victim], chance: random.Random) -> Victim | None:
-    """One of the kinds that there are, by `WEIGHTS`, then one of that kind."""
+    """One of the kinds that there are, by `WEIGHTS`, then one of that kind. Most of those that have just started are
+    spared: else, after some kills, none would ever live long enough to serve."""
     by_kind: dict[str, list[Victim]] = {}
     for victim in sorted(victims, key=lambda each: each.pid):
-        if victim.kind in WEIGHTS:
+        is_spared = victim.age_seconds < SPARED_SECONDS and chance.random() < SHARE_OF_SPARED
+        if victim.kind in WEIGHTS and not is_spared:
             by_kind.setdefault(victim.kind, []).append(victim)
     if not by_kind:
         return None
@@ -75,7 +82,8 @@ def _look(pid: int, data_dir: str) -> Victim | None:
         start_time = _start_time(pid)
     except (OSError, IndexError):
         return None
-    return Victim(pid=pid, kind=_kind(variables, command), start_time=start_time)
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(start_time) / os.sysconf("SC_CLK_TCK")
+    return Victim(pid=pid, kind=_kind(variables, command), start_time=start_time, age_seconds=age)
 
 
 def _kind(variables: Mapping[str, str], command: str) -> str:
