@@ -1,5 +1,6 @@
 """What all tests may use: a running server, shared by those that do not disturb it."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tests.postgres import (
     postgres_url,
 )
 from tests.servers import MoorageServer
+
+# A run in the background of a script begins with SIGINT ignored, and what a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = [
     "breakable_postgres_server",
