@@ -280,7 +280,7 @@ class _CutOff:
 
 
 async def open_database(
-    url: str, *, timeout_seconds: float = 3.0, take_lease: TakeLease | None = None
+    url: str, *, timeout_seconds: float = 30.0, take_lease: TakeLease | None = None
 ) -> Database:
     """Connect and bring the schema up to date. Several processes may do so at once.
 
