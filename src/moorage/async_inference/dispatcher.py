@@ -194,7 +194,7 @@ class Dispatcher:
         try:
             await run()
         except DatabaseUnavailable:
-            return  # the log has been told; the lease ends, and the invocation is run again
+            return  # the log has been told, and `_recover` gives the invocation back
         except Exception as error:
             id = claim.invocation.invocation_id
             logger.exception("async invocation %s: attempt %d failed by a fault of ours", id, claim.attempt)

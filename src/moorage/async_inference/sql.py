@@ -82,7 +82,7 @@ _account, _endpoint = table.c.account_id.concat(""), table.c.endpoint_name.conca
 account has."""
 
 _insert = insert(table).returning(table.c.sequence, sort_by_parameter_order=True)
-_lease = (
+_hold = (
     update(table)
     .where(table.c.sequence.in_(bindparam("sequences", expanding=True)))
     .values(
@@ -189,7 +189,7 @@ class SqlQueue:
                 if not rows:
                     return []
                 sequences = [row.sequence for row in rows]
-                await connection.execute(_lease, {"sequences": sequences, "new_token": token, "now": now})
+                await connection.execute(_hold, {"sequences": sequences, "new_token": token, "now": now})
                 found = await connection.execute(select(bodies).where(bodies.c.sequence.in_(sequences)))
                 given = {row.sequence: row.body for row in found}
                 await _count(connection, _moved(rows, Status.QUEUED, Status.RUNNING))
