@@ -1,7 +1,7 @@
 """Asynchronous invocations: their bodies apart, counts by status, and indexes for each state; notices by topic.
 
-Takes time for each invocation that is kept: 7 s for a million with bodies of 1 kB in SQLite. The bodies of completed
-ones are dropped; the file keeps its size, and what they took is used for what comes.
+Takes time for each invocation that is kept: a million with bodies of 1 kB took 50 s in SQLite, on a busy machine. The
+bodies of completed ones are dropped; the file keeps its size, and what they took is used for what comes.
 """
 
 import sqlalchemy as sa
