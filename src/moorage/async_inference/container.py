@@ -16,7 +16,7 @@ _MOST_BUFFERED = 1024 * 1024
 
 
 class NotConnected(Exception):
-    """The container took no connection: it has not seen the request."""
+    """The container took no connection, or broke it before anything was sent: it has not seen the request."""
 
 
 class ReplyBroken(Exception):
@@ -46,6 +46,7 @@ class ContainerCall:
         self._complete = False
         self._error: Exception | None = None
         self._sending: asyncio.Task[None] | None = None
+        self._has_begun = False
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
 
@@ -75,7 +76,9 @@ class ContainerCall:
 
     async def _send(self, head: bytes, body: AsyncIterator[bytes]) -> None:
         connection = self._connection
-        assert connection is not None
+        if connection is None:
+            return  # it broke meanwhile; `reply` says so
+        self._has_begun = True
         connection.request_complete = False
         try:
             connection.write(head)
@@ -90,7 +93,8 @@ class ContainerCall:
             self._wake()
 
     async def reply(self) -> int:
-        """Wait for the head of the reply; its status. Raises `ReplyBroken`, and what the body raised."""
+        """Wait for the head of the reply; its status. Raises `ReplyBroken`, `NotConnected` if nothing could be sent,
+        and what the body raised."""
         while not self.status:
             await self._change()
         return self.status
@@ -170,7 +174,7 @@ class ContainerCall:
 
     def _break(self, reason: str) -> None:
         if self._error is None:
-            self._error = ReplyBroken(reason)
+            self._error = ReplyBroken(reason) if self._has_begun else NotConnected(reason)
         self._wake()
 
     def _wake(self) -> None:
