@@ -37,6 +37,7 @@ from moorage.wire import aws_chunked
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
 
+_SMALL_REPLY = 64 * 1024
 _PATIENCE_SECONDS = 8.0
 _RETRY_SECONDS = 0.05
 _NOT_RELAYED = frozenset((b"authorization", b"expect", b"content-length", b"x-amz-security-token"))
@@ -48,7 +49,11 @@ _NOT_RETURNED = frozenset((b"date", b"server", b"content-length", b"x-amzn-reque
 
 
 class Relay(Call, ABC):
-    """The way back, which all relays share: the reply flows to the client as it comes."""
+    """The way back, which all relays share: the reply flows to the client as it comes.
+
+    A small one is sent in one piece, once all of it is there. Were this process killed between its head and its body,
+    boto3 would take what came for a whole reply without members.
+    """
 
     def __init__(self, front: "GatewayFront", request: Request, target: bytes, pool: Pool) -> None:
         """`target` is the request's without what belongs to a signature in its query."""
@@ -64,6 +69,8 @@ class Relay(Call, ABC):
         self._not_relayed = _NOT_RELAYED
         self._chunked_reply = False
         self._reply_begun = False
+        self._small_head: tuple[int, bytes] | None = None
+        self._small_body = b""
 
     @abstractmethod
     def connected(self, connection: UpstreamConnection) -> None:
@@ -112,7 +119,6 @@ class Relay(Call, ABC):
         self._connecting = self._pool.start(self)
 
     def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
-        self._reply_begun = True
         lines = [
             name + b": " + value + b"\r\n"
             for name, value in headers.items()
@@ -120,6 +126,10 @@ class Relay(Call, ABC):
         ]
         has_body = self._request.method != b"HEAD" and status not in (204, 304)
         length = headers.get(b"content-length")
+        if length is not None and has_body and int(length) <= _SMALL_REPLY:
+            self._small_head = status, b"".join(lines)
+            return
+        self._reply_begun = True
         if length is not None:
             lines.append(b"Content-Length: " + length + b"\r\n")
         elif has_body and self._request.understands_chunks:
@@ -128,12 +138,18 @@ class Relay(Call, ABC):
         self._request.begin_reply(status, b"".join(lines))
 
     def reply_data(self, chunk: bytes) -> None:
+        if self._small_head is not None:
+            self._small_body += chunk
+            return
         if self._chunked_reply:
             chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
         self._request.write(chunk)
 
     def reply_end(self) -> None:
         self._connection = None
+        if self._small_head is not None:
+            self._request.reply(*self._small_head, self._small_body)
+            return
         if self._chunked_reply:
             self._request.write(b"0\r\n\r\n")
         self._request.end_reply()

@@ -19,7 +19,7 @@ WEIGHTS: Mapping[str, float] = {
 }
 """How often each kind is killed, beside the others. `chain` is what starts an instance, and bubblewrap."""
 
-SPARED_SECONDS = 4.0
+SPARED_SECONDS = 8.0
 SHARE_OF_SPARED = 0.8
 
 
@@ -38,11 +38,14 @@ def census(data_dir: Path, *, supervisor: int = 0) -> list[Victim]:
 
 
 def choose(victims: list[Victim], chance: random.Random) -> Victim | None:
-    """One of the kinds that there are, by `WEIGHTS`, then one of that kind. Most of those that have just started are
-    spared: else, after some kills, none would ever live long enough to serve."""
+    """One of the kinds that there are, by `WEIGHTS`, then one of that kind. Most may live for some seconds: else,
+    after some kills, none would ever live long enough to serve."""
     by_kind: dict[str, list[Victim]] = {}
     for victim in sorted(victims, key=lambda each: each.pid):
-        is_spared = victim.age_seconds < SPARED_SECONDS and chance.random() < SHARE_OF_SPARED
+        own_chance = random.Random(f"{victim.pid} {victim.start_time}")
+        is_spared = own_chance.random() < SHARE_OF_SPARED and victim.age_seconds < own_chance.uniform(
+            0, SPARED_SECONDS
+        )
         if victim.kind in WEIGHTS and not is_spared:
             by_kind.setdefault(victim.kind, []).append(victim)
     if not by_kind:
