@@ -82,9 +82,11 @@ async def test_a_gateway_that_connects_late_is_asked_what_is_drained(tmp_path: P
 async def test_policies_reach_gateways_that_are_there_and_those_that_come(tmp_path: Path) -> None:
     feed = Feed(gateways=1)
     feed.publish_policies({"arn": "first"})
+    feed.publish_bucket_policies({"data": {"account_id": ACCOUNT, "document": "first"}})
     await feed.listen(tmp_path / "feed")
     feed.begin()
     told: asyncio.Queue[Mapping[str, str]] = asyncio.Queue()
+    told_of_buckets: asyncio.Queue[Mapping[str, Mapping[str, str]]] = asyncio.Queue()
     task = asyncio.create_task(
         follow(
             tmp_path / "feed",
@@ -92,9 +94,13 @@ async def test_policies_reach_gateways_that_are_there_and_those_that_come(tmp_pa
             asyncio.Queue(),
             asyncio.Event(),
             policies=told.put_nowait,
+            bucket_policies=told_of_buckets.put_nowait,
         )
     )
     assert await told.get() == {"arn": "first"}
+    assert await told_of_buckets.get() == {"data": {"account_id": ACCOUNT, "document": "first"}}
+    feed.publish_bucket_policies({})
+    assert await told_of_buckets.get() == {}
     feed.publish_policies({"arn": "first"})
     feed.publish_policies({"arn": "second"})
     assert await told.get() == {"arn": "second"}, "what is as it was is not told again"

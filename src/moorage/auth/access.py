@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moorage.auth.authorizer import Authorizer, ContextFactory, Grants
+from moorage.auth.authorizer import Authorizer, BucketPolicy, ContextFactory, Grants
 from moorage.auth.credentials import AccessKey
 from moorage.auth.policy import Policy, PolicyError, PolicyKind, compile_policy, denial_message
 from moorage.auth.policy import Request as PolicyRequest
@@ -54,6 +54,8 @@ class Access:
         self._policies: dict[str, Policy] = {}  # managed ones, by ARN
         self._holders: dict[str, set[str]] = {}  # ids of the identities that each is attached to
         self._sessions: dict[str, Session] = {}
+        self._documents: Mapping[str, str] = {}  # what the resources' policies were compiled from,
+        self._buckets: Mapping[str, Mapping[str, str]] = {}  # and those of buckets
         self._grant_root()
 
     def apply(self, difference: Mapping[str, Any]) -> bool:
@@ -140,8 +142,33 @@ class Access:
         self._authorizer.add(self._root.access_key_id, self._grants(self._root))
 
     def replace_resource_policies(self, documents: Mapping[str, str]) -> None:
-        """Know these resource-based policies from now on, by the resource's ARN, and no others."""
-        self._authorizer.replace_resource_policies(_compile_all(documents, PolicyKind.RESOURCE))
+        """Know these resource-based policies from now on, by the resource's ARN, and no others; those of buckets
+        aside."""
+        before, known = self._documents, self._authorizer.resource_policies
+        compiled = {
+            arn: known[arn] if before.get(arn) == document else _compile_attached(arn, document)
+            for arn, document in documents.items()
+        }
+        self._documents = documents
+        self._authorizer.replace_resource_policies(compiled)
+
+    def replace_bucket_policies(self, buckets: Mapping[str, Mapping[str, str]]) -> None:
+        """Know the policies of these buckets from now on, and no others: by the bucket's name the `account_id` that
+        it belongs to, and the `document`."""
+        before, known = self._buckets, self._authorizer.bucket_policies
+        compiled = {
+            name: known[name]
+            if before.get(name) == bucket
+            else BucketPolicy(bucket["account_id"], _compile_attached(name, bucket["document"]))
+            for name, bucket in buckets.items()
+        }
+        self._buckets = buckets
+        self._authorizer.replace_bucket_policies(compiled)
+
+    def bucket_owner(self, bucket: str) -> str | None:
+        """The account that a bucket with a policy belongs to; None if no policy of it is known."""
+        found = self._authorizer.bucket_policies.get(bucket)
+        return None if found is None else found.account_id
 
     def open_session(self, token: bytes) -> Session:
         """The session of a token.
@@ -254,6 +281,10 @@ def _opened(open_token: OpenToken, token: bytes) -> Session:
 
 def _compile_all(documents: Mapping[str, Any], kind: PolicyKind) -> dict[str, Policy]:
     return {name: compile_stored(document, name=name, kind=kind) for name, document in documents.items()}
+
+
+def _compile_attached(name: str, document: str) -> Policy:
+    return compile_stored(document, name=name, kind=PolicyKind.RESOURCE)
 
 
 def compile_stored(document: str | Mapping[str, Any], *, name: str, kind: PolicyKind) -> Policy:

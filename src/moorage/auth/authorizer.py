@@ -3,7 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from moorage.auth.policy import Caller, Context, Decision, Policy, Request, Source, evaluate_discreetly
+from moorage.auth.policy import (
+    Caller,
+    CallerKind,
+    Context,
+    Decision,
+    Policy,
+    Request,
+    Source,
+    evaluate_discreetly,
+)
 
 ContextFactory = Callable[[], Context]
 """Makes the context of a request. It is called only when a policy needs it."""
@@ -34,7 +43,23 @@ Snapshot = Mapping[str, Grants]
 """Grants by the caller's key: whatever names a caller uniquely, such as an access key id."""
 
 ResourcePolicies = Mapping[str, Policy]
-"""Resource-based policies by the ARN of what they are attached to."""
+"""Resource-based policies by the ARN of what they are attached to. Those of buckets are `BucketPolicies`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPolicy:
+    """The policy of a bucket, and the account that the bucket belongs to: an ARN of S3 names none."""
+
+    account_id: str
+    policy: Policy
+
+
+BucketPolicies = Mapping[str, BucketPolicy]
+"""By the bucket's name. One is about the bucket and about all objects in it."""
+
+_BUCKET_ARN = "arn:aws:s3:::"
+_CREATE_BUCKET = "s3:CreateBucket"
+_ON_BUCKET_POLICIES = frozenset({"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"})
 
 
 class Authorizer:
@@ -44,19 +69,31 @@ class Authorizer:
     """
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
-        self._state = _State(snapshot or {}, {})
+        self._state = _State(snapshot or {}, {}, {})
 
     def replace(self, snapshot: Snapshot) -> None:
         """Decide by these from now on. Everything kept is dropped, but for the resources' policies."""
-        self._state = _State(snapshot, self._state.resource_policies)
+        self._state = _State(snapshot, self._state.resource_policies, self._state.bucket_policies)
 
     def adopt(self, other: "Authorizer") -> None:
         """Decide by the callers that another one knows, which is not used any more."""
-        self._state = _State(other._state.snapshot, self._state.resource_policies)
+        self.replace(other._state.snapshot)
 
     def replace_resource_policies(self, policies: ResourcePolicies) -> None:
         """Decide by these from now on, for the callers known. No decision is kept."""
-        self._state = _State(self._state.snapshot, policies)
+        self._state = _State(self._state.snapshot, policies, self._state.bucket_policies)
+
+    def replace_bucket_policies(self, policies: BucketPolicies) -> None:
+        """The same of the policies of buckets."""
+        self._state = _State(self._state.snapshot, self._state.resource_policies, policies)
+
+    @property
+    def resource_policies(self) -> ResourcePolicies:
+        return self._state.resource_policies
+
+    @property
+    def bucket_policies(self) -> BucketPolicies:
+        return self._state.bucket_policies
 
     def add(self, caller_key: str, grants: Grants) -> None:
         """Know one more caller, such as a session that came with its token, until `remove` or `replace`."""
@@ -82,10 +119,13 @@ class Authorizer:
 class _State:
     """One snapshot and the decisions made by it; a decision never outlives its snapshot."""
 
-    def __init__(self, snapshot: Snapshot, resource_policies: ResourcePolicies) -> None:
+    def __init__(
+        self, snapshot: Snapshot, resource_policies: ResourcePolicies, bucket_policies: BucketPolicies
+    ) -> None:
         self.decisions: dict[tuple[str, str, str], Decision] = {}
         self.snapshot = dict(snapshot)
         self.resource_policies = resource_policies
+        self.bucket_policies = bucket_policies
         self._constant: dict[tuple[str, str], bool] = {}
 
     def decide(
@@ -94,9 +134,9 @@ class _State:
         grants = self.snapshot.get(caller_key)
         if grants is None:
             return _UNKNOWN
-        attached = self.resource_policies.get(resource)
+        name, attached, account_id = self._attached(grants.caller, action, resource)
         constant = self._is_constant(caller_key, action, grants.policies()) and (
-            attached is None or self._is_constant(resource, action, (attached,))
+            attached is None or self._is_constant(name, action, (attached,))
         )
         decision = evaluate_discreetly(
             Request(action, resource, grants.caller, {} if constant else context_factory()),
@@ -104,13 +144,33 @@ class _State:
             boundary=grants.boundary,
             session=grants.session,
             resource=attached,
-            resource_account_id=account_of(resource) or grants.caller.account_id,
+            resource_account_id=account_id or grants.caller.account_id,
         )
         if constant and len(resource) <= _LONGEST_RESOURCE:
             if len(self.decisions) >= _MOST_DECISIONS:
                 self.decisions.clear()
             self.decisions[caller_key, action, resource] = decision
         return decision
+
+    def _attached(self, caller: Caller, action: str, resource: str) -> tuple[str, Policy | None, str]:
+        """The ARN of what has the policy that is about this resource, the policy, and the account that owns the
+        resource: empty if nothing tells it."""
+        if not resource.startswith(_BUCKET_ARN):
+            return resource, self.resource_policies.get(resource), account_of(resource)
+        bucket = bucket_of(resource)
+        found = self.bucket_policies.get(bucket)
+        if found is None or action == _CREATE_BUCKET:  # which would make another bucket than the one there is
+            return resource, None, ""
+        if (
+            action in _ON_BUCKET_POLICIES
+            and caller.kind is CallerKind.ROOT
+            and caller.account_id == found.account_id
+        ):
+            # "To ensure that bucket owners don't inadvertently lock themselves out of their own buckets, the root
+            # principal in a bucket owner's AWS account can perform [these], even if their bucket policy explicitly
+            # denies the root principal's access." (API reference of PutBucketPolicy)
+            return resource, None, found.account_id
+        return _BUCKET_ARN + bucket, found.policy, found.account_id
 
     def know(self, caller_key: str, grants: Grants) -> None:
         self.forget((caller_key,))
@@ -137,6 +197,11 @@ class _State:
                 self._constant.clear()
             self._constant[owner, action] = known
         return known
+
+
+def bucket_of(resource: str) -> str:
+    """The bucket in the ARN of a bucket or of an object."""
+    return resource[len(_BUCKET_ARN) :].partition("/")[0]
 
 
 def account_of(resource: str) -> str:

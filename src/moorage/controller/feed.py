@@ -136,6 +136,10 @@ class Feed:
         """The same of the policies of endpoints, by ARN."""
         self._announce("policies", documents)
 
+    def publish_bucket_policies(self, buckets: Mapping[str, Mapping[str, str]]) -> None:
+        """The same of the policies of buckets, by the bucket's name: its `account_id` and the `document`."""
+        self._announce("bucket_policies", buckets)
+
     def publish_control_plane(self, state: Mapping[str, Any]) -> None:
         """Tell every gateway how the control plane does."""
         self._announce("control_plane", state)

@@ -123,6 +123,7 @@ class GatewayServer:
                 received,
                 identities=Identities(self._access, self._verifier).hear,
                 policies=self._access.replace_resource_policies,
+                bucket_policies=self._access.replace_bucket_policies,
                 control_plane=partial(setattr, front, "control_plane"),
                 observe=lambda: self.observe(front),
             )
