@@ -86,7 +86,7 @@ class Audited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = header_text.decode_all(scope.get("headers", ()))
-        if scope["type"] != "http" or "x-moorage-operation" in headers:
+        if scope["type"] != "http" or headers.get("x-moorage-operation") == "InvokeEndpointAsync":
             await self._app(scope, receive, send)
             return
         noted = _Noted(_operation(scope, headers))

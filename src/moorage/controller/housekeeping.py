@@ -19,6 +19,9 @@ from moorage.controller.retention import KeptLog, judge_environments, logs_to_re
 from moorage.launchers.base import InstanceSpec
 from moorage.resources import Endpoint
 from moorage.storage.base import ResourceStore
+from moorage.storage.bucket_policies import BucketPolicies
+from moorage.storage.embedded_s3 import EmbeddedS3Unavailable
+from moorage.storage.failures import DatabaseUnavailable
 
 _INTERVAL_SECONDS: Final = 300.0
 _SECONDS_BETWEEN_SEARCHES: Final = 86400.0
@@ -28,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 class Housekeeper:
-    """`instances` tells what runs, or is about to. Nothing is removed before that is known."""
+    """`instances` tells what runs, or is about to. Nothing is removed before that is known. `bucket_policies` are
+    those of the embedded S3, if it is used."""
 
     def __init__(
         self,
@@ -37,17 +41,20 @@ class Housekeeper:
         store: ResourceStore,
         workshop: InstanceWorkshop,
         instances: Callable[[], Collection[InstanceSpec]],
+        bucket_policies: BucketPolicies | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._workshop = workshop
         self._instances = instances
+        self._bucket_policies = bucket_policies
 
     async def run(self, recovered: asyncio.Event) -> None:
         """Sweep until cancelled, from when it is known which instances there are."""
         await recovered.wait()
         searched: float | None = None
         while True:
+            await self.remove_stale_bucket_policies()
             try:
                 await self.sweep(time.time())
                 if searched is None or time.monotonic() - searched >= _SECONDS_BETWEEN_SEARCHES:
@@ -58,6 +65,15 @@ class Housekeeper:
                     "what is left of deleted endpoints is not removed now, and is looked at again"
                 )
             await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def remove_stale_bucket_policies(self) -> None:
+        """A crash, or a database that did not answer, can leave one while its bucket is deleted."""
+        if self._bucket_policies is None:
+            return
+        try:
+            await self._bucket_policies.remove_stale()
+        except (EmbeddedS3Unavailable, DatabaseUnavailable) as error:
+            logger.warning("policies of buckets that are gone are looked for again later: %s", error)
 
     async def sweep(self, now: float) -> None:
         """Remove logs and environments that are not needed any more at the time `now`, in seconds since 1970.

@@ -6,8 +6,9 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import uvicorn
 
@@ -25,6 +26,7 @@ from moorage.controller.accounts import account_routes
 from moorage.controller.app import create_app
 from moorage.controller.async_invocations import acceptance_routes
 from moorage.controller.async_queue import async_routes
+from moorage.controller.buckets import bucket_routes
 from moorage.controller.feed import Feed
 from moorage.controller.fleet import InstanceWorkshop
 from moorage.controller.housekeeping import Housekeeper
@@ -35,17 +37,20 @@ from moorage.controller.reconcile import Reconciler
 from moorage.gateway.feed import Report, follow, observed
 from moorage.launchers.remote import RemoteLauncher
 from moorage.routing.table import RoutingTable
+from moorage.storage.bucket_policies import BucketPolicies
 from moorage.storage.database import Database
+from moorage.storage.embedded_s3 import EmbeddedS3
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
 from moorage.storage.identity_snapshot import Changed
 from moorage.storage.lease import Lease, LeaseLost
 from moorage.storage.objects import ObjectStore
 from moorage.storage.resources import SqlResourceStore
+from moorage.storage.s3_accounts import read_s3_accounts
 
 _RETRY_SECONDS = 0.5
 _WAIT_FOR_RECOVERY_SECONDS = 5.0
-T = TypeVar("T")
+_WAIT_FOR_GATEWAYS_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
 
@@ -72,7 +77,17 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
         identities = IdentityStore(database, sealer, on_change=changed.add)
         await identities.ensure_account(settings.account_id, "root")
         feed.publish_identities(await identities.snapshot())
-        feed.publish_policies(await store.all_policies())
+
+        async def publish_policies() -> None:
+            feed.publish_policies(await store.all_policies())
+
+        await publish_policies()
+        bucket_policies_changed = asyncio.Event()
+        bucket_policies = BucketPolicies(
+            database, _embedded_s3(settings), on_change=bucket_policies_changed.set
+        )
+        publication = _BucketPolicyPublication(bucket_policies, feed)
+        await publication.publish()
         clock = SteadyClock()
         queue = SqlQueue(database, clock=clock)
         publisher = create_publisher(settings, database, clock=clock)
@@ -115,6 +130,7 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             (
                 *log_routes(log_directories),
                 *account_routes(identities, first_account_id=settings.account_id),
+                *bucket_routes(bucket_policies, identities, tell_gateways=publication.tell_gateways),
                 *acceptance_routes(deployed=reconciler.deployed, put=queue.put, wake=dispatcher.wake),
                 *metrics_routes(
                     Metrics(
@@ -133,7 +149,11 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
         await feed.listen(settings.feed_socket)
         recovered = asyncio.Event()
         housekeeper = Housekeeper(
-            settings=settings, store=store, workshop=workshop, instances=reconciler.instance_specs
+            settings=settings,
+            store=store,
+            workshop=workshop,
+            instances=reconciler.instance_specs,
+            bucket_policies=None if settings.s3_endpoint else bucket_policies,
         )
         works = {
             "reconcile": reconciler.run(recovered.set),
@@ -146,7 +166,8 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             ),
             "dispatch": dispatcher.run(),
             "publish identities": changed.publish(identities.difference, feed.change_identities),
-            "publish policies": _publish(policies_changed, store.all_policies, feed.publish_policies),
+            "publish policies": _publish(policies_changed, publish_policies),
+            "publish policies of buckets": _publish(bucket_policies_changed, publication.publish),
             "publish notifications": publisher.run(),
             "remove what is left": housekeeper.run(recovered),
         }
@@ -180,15 +201,13 @@ def _publish_state(feed: Feed, database: Database, lease: Lease) -> None:
     )
 
 
-async def _publish(
-    changed: asyncio.Event, read: Callable[[], Awaitable[T]], publish: Callable[[T], None]
-) -> None:
+async def _publish(changed: asyncio.Event, publish: Callable[[], Awaitable[None]]) -> None:
     """Changes that come while the state is being read share the next one."""
     while True:
         await changed.wait()
         changed.clear()
         try:
-            publish(await read())
+            await publish()
         except DatabaseUnavailable:
             changed.set()
             await asyncio.sleep(_RETRY_SECONDS)
@@ -196,6 +215,26 @@ async def _publish(
             logger.exception("who may do what could not be read, and is tried again")
             changed.set()
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+class _BucketPolicyPublication:
+    """Of the policies of buckets, to the gateways: what is read later is told later."""
+
+    def __init__(self, policies: BucketPolicies, feed: Feed) -> None:
+        self._policies = policies
+        self._feed = feed
+        self._one_at_a_time = asyncio.Lock()
+
+    async def publish(self) -> None:
+        async with self._one_at_a_time:
+            found = await self._policies.all()
+            self._feed.publish_bucket_policies({name: asdict(policy) for name, policy in found.items()})
+
+    async def tell_gateways(self) -> None:
+        """Publish, and return once the gateways have taken it in. One that is away learns it when it is back."""
+        with suppress(DatabaseUnavailable):  # published as soon as the database answers again
+            await self.publish()
+            await self._feed.synced(timeout_seconds=_WAIT_FOR_GATEWAYS_SECONDS)
 
 
 class _Changes:
@@ -309,3 +348,8 @@ def _objects(settings: Settings, url: str) -> ObjectStore:
         access_key_id=key.access_key_id,
         secret_access_key=key.secret_access_key,
     )
+
+
+def _embedded_s3(settings: Settings) -> EmbeddedS3:
+    accounts = read_s3_accounts(secret_key=settings.secret_key, path=settings.secret_key_file)
+    return EmbeddedS3(settings.s3_socket, accounts)

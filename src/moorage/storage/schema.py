@@ -93,6 +93,16 @@ endpoint_policies = Table(
 )
 """Resource-based policies: an endpoint has one at most, which goes with it."""
 
+bucket_policies = Table(
+    "bucket_policies",
+    metadata,
+    Column("bucket", text_key(255), primary_key=True),
+    Column("account_id", text_key(12), nullable=False),
+    Column("document", Text, nullable=False),
+)
+"""Policies of buckets of the embedded S3, of which only that S3 knows whether they are there; `account_id` owned the
+bucket when the policy was put."""
+
 secrets = Table(
     "secrets",
     metadata,
