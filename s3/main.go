@@ -82,7 +82,6 @@ func run() error {
 	}
 	options := posix.PosixOpts{
 		VersioningDir:       *versions,
-		SideCarDir:          store.sidecar,
 		Concurrency:         mostThreads,
 		CopyObjectThreshold: mostCopied,
 		IOBufferSize:        bufferBytes,

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"mime"
 	"os"
 	"path/filepath"
@@ -39,8 +40,9 @@ func (m inferred) RetrieveAttribute(f *os.File, bucket, object, attribute string
 		}
 	case contentTypeAttribute:
 		_, etagErr := m.MetadataStorer.RetrieveAttribute(f, bucket, object, etagAttribute)
-		if kind := typeOf(object); errors.Is(etagErr, meta.ErrNoSuchKey) && kind != "" {
-			return []byte(kind), nil
+		info, statErr := stat(f, bucket, object)
+		if errors.Is(etagErr, meta.ErrNoSuchKey) && statErr == nil && info.Mode().IsRegular() {
+			return []byte(typeOf(object)), nil
 		}
 	}
 	return value, err
@@ -72,30 +74,37 @@ func etagOf(info os.FileInfo) []byte {
 	return []byte(`"` + hex.EncodeToString(sum[:]) + `-1"`)
 }
 
-func typeOf(key string) string { return mime.TypeByExtension(filepath.Ext(key)) }
+// typeOf guesses by the end of the name, with the machine's own table where it has one.
+func typeOf(key string) string {
+	if kind := mime.TypeByExtension(filepath.Ext(key)); kind != "" {
+		return kind
+	}
+	return "application/octet-stream"
+}
 
 // openMetadata gives extended attributes if files in the current directory have them, else the side directory. One
-// that was used once is used on, since what it holds would be lost. The path is that of the side directory, if it is
-// used.
-func openMetadata(sidecar string) (meta.MetadataStorer, string, error) {
+// that was used once is used on, since what it holds would be lost.
+func openMetadata(sidecar string) (meta.MetadataStorer, error) {
 	entries, err := os.ReadDir(sidecar)
 	if err != nil && !os.IsNotExist(err) {
-		return nil, "", err
+		return nil, err
 	}
 	if len(entries) == 0 {
 		has, err := hasAttributes()
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		if has {
-			return inferred{meta.XattrMeta{}}, "", nil
+			slog.Info("metadata is kept in extended attributes of the objects' files")
+			return inferred{meta.XattrMeta{}}, nil
 		}
 	}
+	slog.Info("metadata is kept in files in " + sidecar)
 	if err := os.MkdirAll(sidecar, privateDir); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	storer, err := meta.NewSideCar(sidecar)
-	return inferred{storer}, sidecar, err
+	return inferred{storer}, err
 }
 
 // hasAttributes tells whether files in the current directory can have extended attributes.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,7 +34,6 @@ var (
 type store struct {
 	versions string
 	metadata meta.MetadataStorer
-	sidecar  string // or empty, where files have extended attributes
 }
 
 // openStore removes what a crash has left, and gives buckets without an owner to an account: those that the server of
@@ -49,16 +47,11 @@ func openStore(root, versions, sidecar, account string) (*store, error) {
 	if err := os.Chdir(root); err != nil {
 		return nil, err
 	}
-	metadata, sidecar, err := openMetadata(sidecar)
+	metadata, err := openMetadata(sidecar)
 	if err != nil {
 		return nil, err
 	}
-	if sidecar == "" {
-		slog.Info("metadata is kept in extended attributes of the files in " + root)
-	} else {
-		slog.Info("metadata is kept in files in " + sidecar)
-	}
-	s := &store{versions: versions, metadata: metadata, sidecar: sidecar}
+	s := &store{versions: versions, metadata: metadata}
 	state, err := os.ReadFile(stateFile)
 	isFirst := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !isFirst {

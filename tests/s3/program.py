@@ -34,6 +34,7 @@ class S3Program:
         self._before = tuple(before)
         """A program, with arguments, that becomes this one: it is given its command line."""
         self._process: subprocess.Popen[bytes] | None = None
+        self._managers: list[_UnixManager] = []
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -68,8 +69,11 @@ class S3Program:
         self._end(signal.SIGKILL)
 
     def ensure_stopped(self) -> None:
+        """And close the connections of all clients."""
         if self._process is not None:
             self.kill()
+        for manager in self._managers:
+            manager.clear()
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -86,7 +90,9 @@ class S3Program:
             aws_secret_access_key=self.accounts.secret_of(account),
             config=Config(**{**options, **config}),
         )
-        client._endpoint.http_session._manager = _UnixManager(self.socket)
+        manager = _UnixManager(self.socket)
+        self._managers.append(manager)
+        client._endpoint.http_session._manager = manager
         return client
 
     def _end(self, number: int) -> int:
@@ -111,7 +117,11 @@ class _UnixManager(urllib3.PoolManager):
         class Connection(AWSHTTPConnection):
             def _new_conn(self) -> socket.socket:
                 connection = socket.socket(socket.AF_UNIX)
-                connection.connect(str(path))
+                try:
+                    connection.connect(str(path))
+                except OSError:
+                    connection.close()
+                    raise
                 return connection
 
         class Pool(urllib3.HTTPConnectionPool):
