@@ -165,7 +165,9 @@ class MoorageServer:
         if files:
             container["ModelDataUrl"] = self.upload(name, files)
         sagemaker.create_model(
-            ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container, **(model or {})
+            ModelName=name,
+            PrimaryContainer=container,
+            **{"ExecutionRoleArn": ROLE, **(model or {})},
         )
         members = {
             "VariantName": "AllTraffic",

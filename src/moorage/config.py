@@ -77,6 +77,10 @@ class Settings:
         "auto",
         "Buckets of the latencies' histograms in /_moorage/metrics: all, coarse, none; auto: by how many there are.",
     )
+    strict_roles: bool = setting(
+        False,
+        "Whether the execution role of a model must exist; else one that does not stands for its own account.",
+    )
     s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
     tls_certificate: str = setting("", "PEM file of the certificate chain; with it, clients speak TLS.")
     tls_key: str = setting("", "PEM file of the certificate's key.")

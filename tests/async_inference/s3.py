@@ -4,10 +4,27 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from moorage.storage.objects import ObjectStore
+from moorage.storage.objects import Acting, Credentials, Objects, ObjectStore, Principal
 from tests.servers import eventually
+
+
+class AnyRole:
+    """The authority of an S3 that takes any keys and refuses nothing."""
+
+    key = ""
+    is_role = False
+
+    async def acting(self, principal: Principal) -> Acting:
+        return self
+
+    async def credentials(self) -> Credentials:
+        return Credentials(access_key_id="a", secret_access_key="b")
+
+    def authorize(self, action: str, resource: str, context: Mapping[str, str]) -> None:
+        """Everything is allowed."""
 
 
 class LocalS3:
@@ -40,8 +57,11 @@ class LocalS3:
             self._process.wait(10)
             self._process = None
 
+    def objects(self) -> Objects:
+        return Objects(endpoint=self.url, region="us-east-1", authority=AnyRole())
+
     def store(self) -> ObjectStore:
-        return ObjectStore(endpoint=self.url, region="us-east-1", access_key_id="a", secret_access_key="b")
+        return self.objects().acting_as("000000000000", None, source_arn="arn:aws:sagemaker:::model/m")
 
     def read(self, url: str) -> bytes | None:
         path = self._folder / url.removeprefix("s3://")

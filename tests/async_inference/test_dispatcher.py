@@ -56,7 +56,7 @@ class World:
         }
         self.attempts = Attempts(
             queue=queue,
-            objects=s3.store(),
+            objects=s3.objects(),
             rules=Rules(**{**defaults, **rules}),
             notify=lambda: None,
             clock=clock,

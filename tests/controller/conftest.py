@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -16,11 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moorage.auth.sealing import Sealer
 from moorage.controller.app import create_app
+from moorage.controller.execution_roles import ExecutionRoles
 from moorage.controller.log_files import LogDirectories
 from moorage.storage.base import ResourceStore
 from moorage.storage.database import open_database
 from moorage.storage.identities import IdentityStore
 from moorage.storage.memory import MemoryResourceStore
+from moorage.storage.objects import Objects
 from moorage.storage.resources import SqlResourceStore
 
 ACCOUNT = "111122223333"
@@ -65,7 +67,11 @@ class Controller:
         """The directory of the logs of all instances."""
         return self.folder / "logs"
 
-    async def object_exists(self, url: str) -> bool:
+    def acting_as(self, account_id: str, role_arn: str | None, *, source_arn: str) -> "Controller":
+        """As `Objects` has it."""
+        return self
+
+    async def exists(self, url: str) -> bool:
         self.asked_objects.append(url)
         return url not in self.missing_objects
 
@@ -132,7 +138,8 @@ def serve(controller: Controller, database_url: str | None) -> Generator[Control
             store=controller.store,
             wake=controller.wake,
             instance_counts=controller.instance_counts,
-            object_exists=controller.object_exists,
+            roles=ExecutionRoles(identities, sealer),
+            objects=cast(Objects, controller),
             logs=LogDirectories(controller.logs, controller.store),
             region=REGION,
         )

@@ -17,7 +17,12 @@ def test_every_operation_has_its_needs() -> None:
     ("operation", "params", "resources"),
     [
         ("ListModels", {}, ["*"]),
-        ("CreateModel", {"ModelName": "Big"}, [f"{ARN}:model/big"]),
+        ("DescribeModel", {"ModelName": "Big"}, [f"{ARN}:model/big"]),
+        (
+            "CreateEndpointConfig",
+            {"EndpointConfigName": "c", "ProductionVariants": []},
+            [f"{ARN}:endpoint-config/c"],
+        ),
         (
             "UpdateEndpoint",
             {"EndpointName": "e", "EndpointConfigName": "c"},
@@ -44,7 +49,7 @@ async def test_an_operation_needs_its_action_on_each_resource(
 
 async def test_conditions_may_ask_for_the_tags_of_a_request() -> None:
     tags = [{"Key": "team", "Value": "search"}, {"Key": "stage", "Value": "test"}]
-    [need] = await needs(
+    need, _ = await needs(
         "CreateModel",
         {"ModelName": "m", "Tags": tags},
         account_id="000000000000",
@@ -57,3 +62,30 @@ async def test_conditions_may_ask_for_the_tags_of_a_request() -> None:
         "aws:RequestTag/stage": "test",
         "aws:TagKeys": ("team", "stage"),
     }
+
+
+ROLE = "arn:aws:iam::999988887777:role/service-role/SageMaker"
+
+
+@pytest.mark.parametrize(
+    ("operation", "params", "role"),
+    [
+        ("CreateModel", {"ModelName": "m", "ExecutionRoleArn": ROLE}, ROLE),
+        ("CreateModel", {"ModelName": "m"}, "arn:aws:iam::000000000000:root"),
+        ("CreateEndpointConfig", {"EndpointConfigName": "c", "ExecutionRoleArn": ROLE}, ROLE),
+    ],
+)
+async def test_what_acts_as_a_role_needs_that_the_caller_may_pass_it(
+    operation: str, params: dict[str, object], role: str
+) -> None:
+    _, need = await needs(
+        operation,
+        params,
+        account_id="000000000000",
+        caller_account_id="000000000000",
+        region="us-east-1",
+        store=MemoryResourceStore(),
+    )
+    assert (need.action, need.resource) == ("iam:PassRole", role)
+    assert need.context == {"iam:PassedToService": "sagemaker.amazonaws.com"}
+    assert bool(need.advice) is ("ExecutionRoleArn" not in params)

@@ -14,7 +14,8 @@ from moorage.controller.log_files import directory_of
 from moorage.launchers.base import InstanceSpec
 from moorage.resources import Endpoint, EndpointStatus
 from moorage.storage.memory import MemoryResourceStore
-from moorage.storage.objects import ObjectStore
+from moorage.storage.objects import Objects
+from tests.async_inference.s3 import AnyRole
 
 from .test_file_workers import until
 from .test_log_files import CREATED, endpoint
@@ -33,7 +34,7 @@ class House:
         self.settings = Settings(data_dir=data_dir, deleted_endpoint_keep_seconds=7 * DAY)
         self.store = MemoryResourceStore()
         self.running: list[InstanceSpec] = []
-        objects = ObjectStore(endpoint="", region="r", access_key_id=None, secret_access_key=None)
+        objects = Objects(endpoint="", region="r", authority=AnyRole())
         self.workshop = InstanceWorkshop(settings=self.settings, objects=objects)
         self.keeper = Housekeeper(
             settings=self.settings, store=self.store, workshop=self.workshop, instances=lambda: self.running

@@ -193,10 +193,14 @@ def test_a_deleted_model_is_gone(sagemaker: Any) -> None:
 
 def test_model_data_must_exist(controller: Controller, sagemaker: Any) -> None:
     controller.missing_objects = {"s3://models/none.tar.gz", "s3://models/none/"}
-    message = "Could not find model data at s3://models/none.tar.gz."
+    ending = (
+        ". Please ensure that there is an object located at the URL and that the role passed to CreateModel has "
+        "permissions to download the object."
+    )
+    message = f"Could not find model data at s3://models/none.tar.gz{ending}"
     assert refusal(create_model, sagemaker=sagemaker, ModelDataUrl="s3://models/none.tar.gz") == message
     source = {"S3Uri": "s3://models/none/", "S3DataType": "S3Prefix", "CompressionType": "None"}
-    message = "Could not find model data at s3://models/none/."
+    message = f"Could not find model data at s3://models/none/{ending}"
     assert refusal(create_model, sagemaker=sagemaker, ModelDataSource={"S3DataSource": source}) == message
     additional = [{"ChannelName": "a", "S3DataSource": source}]
     assert refusal(create_model, sagemaker=sagemaker, AdditionalModelDataSources=additional) == message

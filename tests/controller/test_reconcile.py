@@ -23,7 +23,8 @@ from moorage.routing.table import EndpointRoute, RoutingTable
 from moorage.storage.base import EndpointChanges, R
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.memory import MemoryResourceStore
-from moorage.storage.objects import ObjectStore
+from moorage.storage.objects import Objects
+from tests.async_inference.s3 import AnyRole
 
 ACCOUNT = "000000000000"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,7 +84,7 @@ class World:
     @asynccontextmanager
     async def controller(self) -> AsyncIterator[None]:
         feed = Feed()
-        objects = ObjectStore(endpoint=self.s3, region="r", access_key_id="a", secret_access_key="b")
+        objects = Objects(endpoint=self.s3, region="r", authority=AnyRole())
         workshop = InstanceWorkshop(settings=self.settings, objects=objects)
         self.reconciler = Reconciler(
             settings=self.settings,

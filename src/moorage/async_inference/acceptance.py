@@ -36,9 +36,10 @@ async def accept(
     headers: Headers,
     body: bytes,
     now: datetime,
+    role_arn: str | None = None,
 ) -> Accepted:
     """Queue one invocation. `config` is the endpoint's AsyncInferenceConfig; `headers` hold the members of the
-    request, which the gateway has validated."""
+    request, which the gateway has validated; `role_arn` is the endpoint's execution role."""
     invocation = plan(
         account_id=account_id,
         endpoint_name=endpoint_name,
@@ -46,6 +47,7 @@ async def accept(
         headers=headers,
         body=body,
         now=now,
+        role_arn=role_arn,
     )
     await put(invocation)
     return Accepted(invocation.inference_id, invocation.output_location, invocation.failure_location)
@@ -59,6 +61,7 @@ def plan(
     headers: Headers,
     body: bytes,
     now: datetime,
+    role_arn: str | None = None,
 ) -> AsyncInvocation:
     """What is to be queued. Every invocation has an id of its own, which names its objects: callers may give
     one InferenceId to many.
@@ -93,6 +96,7 @@ def plan(
         failure_location=_join("S3FailurePath", failure_path, None, f"{invocation_id}-error.out"),
         success_topic=notification.get("SuccessTopic"),
         error_topic=notification.get("ErrorTopic"),
+        role_arn=role_arn,
         include_response_in=tuple(notification.get("IncludeInferenceResponseIn", ())),
     )
 

@@ -18,9 +18,16 @@ from moorage.async_inference.container import ContainerCall, NotConnected, Reply
 from moorage.clock import SteadyClock
 from moorage.counts import InvocationCounts
 from moorage.errors import ModelError
+from moorage.resources import arn
 from moorage.routing.table import EndpointRoute, Instance, VariantRoute
 from moorage.storage.failures import DatabaseUnavailable
-from moorage.storage.objects import ObjectError, ObjectReader, ObjectStore, ObjectStoreUnavailable
+from moorage.storage.objects import (
+    ObjectError,
+    ObjectReader,
+    Objects,
+    ObjectStore,
+    ObjectStoreUnavailable,
+)
 from moorage.wire import header_text, model_errors
 from moorage.wire import invocation as wire
 
@@ -85,7 +92,7 @@ class Attempts:
         self,
         *,
         queue: Queue,
-        objects: ObjectStore,
+        objects: Objects,
         rules: Rules,
         notify: Callable[[], None],
         clock: SteadyClock | None = None,
@@ -142,9 +149,10 @@ class Attempts:
         reason = reason[:_LONGEST_REASON].replace("\0", "")  # which no database takes in a text
         trouble = None
         if invocation.failure_location is not None:
+            objects = self._objects_of(invocation)
             location, text = invocation.failure_location, reason.encode()
             trouble = await self._patiently(
-                lambda: self._objects.put(location, text, content_type="text/plain; charset=utf-8")
+                lambda: objects.put(location, text, content_type="text/plain; charset=utf-8")
             )
         if trouble is not None:
             reason = f"{reason} (The failure object is missing: {trouble})"[:_LONGEST_REASON]
@@ -173,9 +181,10 @@ class Attempts:
     ) -> _Reply:
         """Input to the container, its reply to the output object."""
         source = None
+        objects = self._objects_of(invocation)
         if invocation.body is None:
             assert invocation.input_location is not None
-            source = await self._objects.open(invocation.input_location)
+            source = await objects.open(invocation.input_location)
         async with ContainerCall(
             instance, connect_timeout_seconds=self._rules.connect_timeout_seconds
         ) as call:
@@ -206,7 +215,7 @@ class Attempts:
                     reply.take(chunk)
                 counts.model_latency.observe(time.monotonic() - sent_at)
                 return reply
-            async with self._objects.writing(invocation.output_location, content_type=content_type) as file:
+            async with objects.writing(invocation.output_location, content_type=content_type) as file:
                 while chunk := await call.read():
                     reply.take(chunk)
                     await file.write(chunk)
@@ -298,22 +307,34 @@ class Attempts:
         location = claim.invocation.output_location
         if claim.attempt == 1 or location is None:
             return
+        objects = self._objects_of(claim.invocation)
         if location.endswith(f"/{claim.invocation.invocation_id}.out"):
-            await self._patiently(lambda: self._objects.delete(location))
+            await self._patiently(lambda: objects.delete(location))
             return
         first = claim.first_claimed_time.replace(microsecond=0)  # S3 tells whole seconds
 
         async def remove() -> None:
-            written = await self._objects.last_modified(location)
+            written = await objects.last_modified(location)
             if written is not None and written >= first:
-                await self._objects.delete(location)
+                await objects.delete(location)
 
         await self._patiently(remove)
 
     async def _remove_failure(self, claim: Claim) -> None:
         location = claim.invocation.failure_location
         if claim.attempt > 1 and location is not None:
-            await self._patiently(lambda: self._objects.delete(location))
+            objects = self._objects_of(claim.invocation)
+            await self._patiently(lambda: objects.delete(location))
+
+    def _objects_of(self, invocation: AsyncInvocation) -> ObjectStore:
+        """The S3 as the execution role of the invocation may use it."""
+        source = arn(
+            "endpoint",
+            region=self._rules.region,
+            account_id=invocation.account_id,
+            name=invocation.endpoint_name,
+        )
+        return self._objects.acting_as(invocation.account_id, invocation.role_arn, source_arn=source)
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> str | None:
         """Do it, again and again while the S3 does not answer; what was wrong if it could not be done."""

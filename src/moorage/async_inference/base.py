@@ -41,7 +41,7 @@ class AsyncInvocation:
     """What was accepted. Its input is either `input_location` or `body`; locations are `s3://` URLs.
 
     `success_topic`, `error_topic` and `include_response_in` are what the endpoint's configuration said when it was
-    accepted.
+    accepted. `role_arn` is the execution role that reads the input and writes the result; None: the account itself.
     """
 
     invocation_id: str
@@ -60,6 +60,7 @@ class AsyncInvocation:
     failure_location: str | None = None
     success_topic: str | None = None
     error_topic: str | None = None
+    role_arn: str | None = None
     include_response_in: tuple[str, ...] = ()
 
 

@@ -66,6 +66,7 @@ _IN_REQUEST = (
     "failure_location",
     "success_topic",
     "error_topic",
+    "role_arn",
     "include_response_in",
 )
 """The fields of an invocation that no statement asks for: they share one column."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from moorage.auth.authorizer import Authorizer, BucketPolicy, ContextFactory, Grants
 from moorage.auth.credentials import AccessKey
+from moorage.auth.execution_roles import WHOLE_ACCOUNT
 from moorage.auth.policy import Policy, PolicyError, PolicyKind, compile_policy, denial_message
 from moorage.auth.policy import Request as PolicyRequest
 from moorage.auth.policy_principals import Caller, caller_of
@@ -232,7 +233,8 @@ class Access:
                     compile_policy(session.session_policy, name="session policy", kind=PolicyKind.IDENTITY)
                 )
         identity = self._by_arn[session.identity_arn]
-        return Grants(caller=self._caller(session), identity=self._policies_of(identity), session=limits)
+        policies = [WHOLE_ACCOUNT] if session.stands_for_account else self._policies_of(identity)
+        return Grants(caller=self._caller(session), identity=policies, session=limits)
 
     def _policies_of(self, identity: _Identity) -> list[Policy]:
         return self._managed(identity.attached) + identity.inline

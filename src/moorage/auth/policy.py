@@ -247,6 +247,8 @@ def _decide_across_accounts(question: Question, policies: _Policies, granted: _G
     """ "The request is allowed only if both evaluations return a decision of Allow" ("Cross-account policy evaluation
     logic"). There a resource-based policy that names a session does not lift its limits: that is "within the same
     account"."""
+    if question.caller.confined:
+        return _implicit_deny(Source.SESSION)
     if question.caller.kind is not CallerKind.ROOT:
         own_side = _decide_by_identity(question, policies)
         if not own_side.allowed:

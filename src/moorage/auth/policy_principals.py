@@ -26,7 +26,8 @@ class Caller:
     `arn` is the ARN that GetCallerIdentity tells: for a role's session the assumed-role ARN; for a service its
     principal, such as `sagemaker.amazonaws.com`. `user_id` is the `UserId` of GetCallerIdentity, for a role's session
     `role-id:session-name`. `entity_arn` is the role or user behind a session; it must be given if that has a path.
-    `tags` are the principal's tags, with a session's own over those of its role.
+    `tags` are the principal's tags, with a session's own over those of its role. A `confined` caller acts in its own
+    account only, whatever another account's resource allows.
     """
 
     arn: str
@@ -38,6 +39,7 @@ class Caller:
     session_name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     entity_arn: str | None = None
+    confined: bool = False
 
     @property
     def entity(self) -> str:
@@ -56,8 +58,10 @@ def caller_of(*, arn: str, account_id: str, user_id: str, entity_arn: str, tags:
     """The owner of an access key. `entity_arn` is the root, user or role whose permissions the key has."""
     name = entity_arn.rpartition("/")[2]
     role_name = session_name = user_name = None
+    confined = stands_for_account(arn, entity_arn)
     if ":assumed-role/" in arn:
-        kind, role_name, session_name = CallerKind.ASSUMED_ROLE, name, arn.rpartition("/")[2]
+        kind, session_name = CallerKind.ASSUMED_ROLE, arn.rpartition("/")[2]
+        role_name = arn.split("/")[1] if confined else name
     elif entity_arn.endswith(":root"):
         kind = CallerKind.ROOT
     else:
@@ -71,8 +75,15 @@ def caller_of(*, arn: str, account_id: str, user_id: str, entity_arn: str, tags:
         role_name=role_name,
         session_name=session_name,
         tags=tags,
-        entity_arn=entity_arn,
+        entity_arn=None if confined else entity_arn,
+        confined=confined,
     )
+
+
+def stands_for_account(arn: str, entity_arn: str) -> bool:
+    """Whether a session is of a role that does not exist, and so acts with its account's permissions: a principal
+    that is a role's session, with the root behind it (see `moorage.auth.execution_roles`)."""
+    return ":assumed-role/" in arn and entity_arn.endswith(":root")
 
 
 def caller_context(caller: Caller) -> dict[str, str]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from moorage.auth.credentials import AccessKey, new_secret
 from moorage.auth.identities import new_access_key_id
+from moorage.auth.policy_principals import stands_for_account
 from moorage.auth.sealing import Sealer, UnsealError
 
 _PURPOSE = "session-token"
@@ -51,6 +52,11 @@ class Session(AccessKey):
     @property
     def identity_id(self) -> str:
         return self.user_id.partition(":")[0]
+
+    @property
+    def stands_for_account(self) -> bool:
+        """Whether it is of a role that does not exist; see `moorage.auth.execution_roles`."""
+        return stands_for_account(self.principal_arn, self.identity_arn)
 
     @property
     def expiration(self) -> datetime:

@@ -7,7 +7,7 @@ because only it can reach the socket that this listens on.
 import json
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,7 @@ from moorage.config import MAX_CONTROL_PLANE_BODY_BYTES
 from moorage.controller import auditing, log_events, sts
 from moorage.controller.admission import Admission
 from moorage.controller.authorization import Params, needs
+from moorage.controller.execution_roles import ExecutionRoles
 from moorage.controller.iam import Iam
 from moorage.controller.log_events import LogEvents
 from moorage.controller.log_files import LogDirectories
@@ -32,6 +33,7 @@ from moorage.controller.operations.endpoints import address_in
 from moorage.controller.permissions import Permissions, Requester
 from moorage.controller.sts import Sts
 from moorage.errors import (
+    AccessDeniedException,
     InternalFailure,
     RequestEntityTooLargeException,
     ServiceError,
@@ -41,6 +43,7 @@ from moorage.errors import (
 from moorage.storage.base import ResourceStore
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
+from moorage.storage.objects import Objects
 from moorage.wire import awsjson, awsquery, faults, header_text
 
 logger = logging.getLogger(__name__)
@@ -56,7 +59,8 @@ def create_app(
     store: ResourceStore,
     wake: Callable[[str, str], None],
     instance_counts: Callable[[str, str], Mapping[str, int]],
-    object_exists: Callable[[str], Awaitable[bool]] | None = None,
+    roles: ExecutionRoles,
+    objects: Objects | None = None,
     identities: IdentityStore,
     sealer: Sealer,
     audit: AuditLog | None = None,
@@ -68,7 +72,8 @@ def create_app(
         store=store,
         wake=wake,
         instance_counts=instance_counts,
-        object_exists=object_exists,
+        roles=roles,
+        objects=objects,
         identities=identities,
         sealer=sealer,
         logs=logs,
@@ -90,7 +95,8 @@ class _ControlPlane:
         store: ResourceStore,
         wake: Callable[[str, str], None],
         instance_counts: Callable[[str, str], Mapping[str, int]],
-        object_exists: Callable[[str], Awaitable[bool]] | None,
+        roles: ExecutionRoles,
+        objects: Objects | None,
         identities: IdentityStore,
         sealer: Sealer,
         logs: LogDirectories,
@@ -100,7 +106,8 @@ class _ControlPlane:
         self._store = store
         self._wake = wake
         self._instance_counts = instance_counts
-        self._object_exists = object_exists
+        self._roles = roles
+        self._objects = objects
         self._permissions = Permissions(identities)
         self._query_services: Mapping[str, Iam | Sts] = {
             "sts": Sts(identities, sealer),
@@ -168,14 +175,19 @@ class _ControlPlane:
             region=call.region,
             store=self._store,
         ):
-            await self._permissions.check(
-                requester,
-                need.action,
-                need.resource,
-                context=need.context,
-                resource_policy=need.policy,
-                resource_account_id=call.account_id,
-            )
+            try:
+                await self._permissions.check(
+                    requester,
+                    need.action,
+                    need.resource,
+                    context=need.context,
+                    resource_policy=need.policy,
+                    resource_account_id=call.account_id,
+                )
+            except AccessDeniedException as error:
+                if need.advice:
+                    raise AccessDeniedException(f"{error.message}. {need.advice}") from None
+                raise
 
     async def _answer_query(self, request: Request, request_id: str) -> Response:
         body = await _read_body(request)
@@ -216,7 +228,8 @@ class _ControlPlane:
             store=self._store,
             wake=self._wake,
             instance_counts=self._instance_counts,
-            object_exists=self._object_exists,
+            roles=self._roles,
+            objects=self._objects,
         )
 
 

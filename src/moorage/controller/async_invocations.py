@@ -61,6 +61,7 @@ def acceptance_routes(
                 headers=headers,
                 body=body,
                 now=datetime.now(UTC),
+                role_arn=plan.role_arn,
             )
         except QueueOverloaded as error:
             raise ServiceUnavailable(

@@ -9,6 +9,7 @@ from typing import Any
 
 from moorage.auth.access import compile_stored
 from moorage.auth.authorizer import account_of
+from moorage.auth.execution_roles import SERVICE, root_arn
 from moorage.auth.policy import Context, Policy, PolicyKind
 from moorage.resources import ResourceKind, arn
 from moorage.storage.base import ResourceStore, Tags
@@ -31,6 +32,7 @@ _ABOUT: Mapping[str, Sequence[tuple[ResourceKind, str]]] = {
     "DeleteEndpointPolicy": [("endpoint", "EndpointName")],
 }
 _ON_POLICIES = ("PutEndpointPolicy", "GetEndpointPolicy", "DeleteEndpointPolicy")
+_PASS_A_ROLE = ("CreateModel", "CreateEndpointConfig")
 _ON_ANY_ARN = ("AddTags", "ListTags", "DeleteTags")
 _ON_EVERYTHING = ("ListModels", "ListEndpointConfigs", "ListEndpoints")
 
@@ -41,12 +43,13 @@ COVERED = frozenset((*_ABOUT, *_ON_ANY_ARN, *_ON_EVERYTHING))
 @dataclass(frozen=True, slots=True)
 class Need:
     """Something that the caller must be allowed. `context` is what conditions may ask of it, `policy` the resource's
-    own."""
+    own; `advice` is for a caller that is not."""
 
     action: str
     resource: str
     context: Context
     policy: Policy | None = None
+    advice: str = ""
 
 
 async def needs(
@@ -85,7 +88,24 @@ async def needs(
         if document is not None and _may_have_say(operation, each, account_id):
             policy = compile_stored(document, name=each, kind=PolicyKind.RESOURCE)
         found.append(Need(action, each, context, policy))
+    if operation in _PASS_A_ROLE:
+        found += _role_to_pass(operation, params, account_id)
     return found
+
+
+def _role_to_pass(operation: str, params: Params, account_id: str) -> list[Need]:
+    """What is made acts as its role, so the caller must be allowed to pass that: decided by the ARN, whether there is
+    such a role or not. A model without a role acts as its account."""
+    role_arn, advice = params.get("ExecutionRoleArn"), ""
+    if role_arn is None:
+        if operation != "CreateModel":
+            return []
+        role_arn = root_arn(account_id)
+        advice = (
+            "The request names no ExecutionRoleArn, so the model would act for the whole account: name a role that "
+            "you may pass."
+        )
+    return [Need("iam:PassRole", role_arn, {"iam:PassedToService": SERVICE}, advice=advice)]
 
 
 def _may_have_say(operation: str, resource_arn: str, account_id: str) -> bool:

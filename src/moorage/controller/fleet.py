@@ -21,7 +21,14 @@ from moorage.controller.log_files import directory_of
 from moorage.launchers.base import InstanceSpec
 from moorage.resources import Definition, Endpoint, EndpointConfig, Model
 from moorage.storage.base import ResourceStore
-from moorage.storage.objects import ObjectError, ObjectStore, ObjectTooLarge
+from moorage.storage.objects import (
+    ObjectAccessDenied,
+    ObjectError,
+    Objects,
+    ObjectStore,
+    ObjectTooLarge,
+    RoleRefused,
+)
 
 _NICENESS = 5
 """Of processes that unpack: they leave the processors to what answers callers, but an update under load gets on."""
@@ -55,6 +62,11 @@ class VariantPlan:
         return int(self.variant.get("InitialInstanceCount", 1))
 
     @property
+    def role_arn(self) -> str | None:
+        """The execution role of the model; None: it has none, and stands for its account."""
+        return self.model.get("ExecutionRoleArn")
+
+    @property
     def container_hostname(self) -> str:
         return str(self.container.get("ContainerHostname", "primary"))
 
@@ -68,6 +80,12 @@ class DeploymentPlan:
     def async_inference_config(self) -> Definition | None:
         """None for an endpoint that is invoked synchronously."""
         return self.endpoint_config.get("AsyncInferenceConfig")
+
+    @property
+    def role_arn(self) -> str | None:
+        """The execution role that reads the inputs and writes the results of asynchronous invocations: that of the
+        first variant's model, since which variant will answer is not known when one is accepted."""
+        return self.variants[0].role_arn
 
     @property
     def topics(self) -> frozenset[str]:
@@ -169,7 +187,7 @@ class InstanceWorkshop:
     later: no deletion of an endpoint waits for it, and the next start goes on where a crash left off.
     """
 
-    def __init__(self, *, settings: Settings, objects: ObjectStore) -> None:
+    def __init__(self, *, settings: Settings, objects: Objects) -> None:
         self._settings = settings
         self._objects = objects
         self._workers = FileWorkers(niceness=_NICENESS)
@@ -199,15 +217,20 @@ class InstanceWorkshop:
         base_dir = self.directory(instance_id)
         environment = dict(plan.container.get("Environment", {}))
         cache_dir = ""
+        objects = self._objects.acting_as(endpoint.account_id, plan.role_arn, source_arn=endpoint.arn)
         try:
+            await objects.check()
             async with self._workers.worker(endpoint.account_id) as worker:
                 (base_dir / "model").mkdir(parents=True)
-                await self._fetch_model(worker, plan, base_dir)
+                await self._fetch_model(worker, objects, plan, base_dir)
                 if image.is_model_host:
-                    await self._fetch_submitted_code(worker, plan, environment, base_dir)
+                    await self._fetch_submitted_code(worker, objects, plan, environment, base_dir)
                     cache_dir = str(self.environment_of(endpoint, plan))
                     environment["MOORAGE_ENVIRONMENTS_DIR"] = cache_dir
                 await worker.run("make_readable", directory=str(base_dir))
+        except RoleRefused as error:
+            self.discard(instance_id)
+            raise DeploymentFailed(str(error)) from error
         except WorkerLost as error:
             self.discard(instance_id)
             raise DeploymentFailed(
@@ -303,22 +326,24 @@ class InstanceWorkshop:
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
 
-    async def _fetch_model(self, worker: FileWorker, plan: VariantPlan, base_dir: Path) -> None:
+    async def _fetch_model(
+        self, worker: FileWorker, objects: ObjectStore, plan: VariantPlan, base_dir: Path
+    ) -> None:
         container, model_dir = plan.container, base_dir / "model"
         source = container.get("ModelDataSource", {}).get("S3DataSource")
         if container.get("ModelDataUrl"):
-            await self._fetch_archive(worker, plan, str(container["ModelDataUrl"]), model_dir)
+            await self._fetch_archive(worker, objects, plan, str(container["ModelDataUrl"]), model_dir)
         elif source and source.get("CompressionType") == "Gzip":
-            await self._fetch_archive(worker, plan, str(source["S3Uri"]), model_dir)
+            await self._fetch_archive(worker, objects, plan, str(source["S3Uri"]), model_dir)
         elif source:
-            await self._fetch_uncompressed(plan, source, model_dir)
+            await self._fetch_uncompressed(objects, plan, source, model_dir)
 
     async def _fetch_archive(
-        self, worker: FileWorker, plan: VariantPlan, url: str, destination: Path
+        self, worker: FileWorker, objects: ObjectStore, plan: VariantPlan, url: str, destination: Path
     ) -> None:
         archive = destination.with_name(f"{destination.name}.tar.gz")
         try:
-            await self._objects.download(
+            await objects.download(
                 url,
                 archive,
                 max_bytes=self._settings.max_model_bytes + artifacts.MAX_OVERHEAD_BYTES,
@@ -333,12 +358,8 @@ class InstanceWorkshop:
                 max_bytes=self._settings.max_model_bytes,
                 keep_free_bytes=self._settings.disk_reserve_bytes,
             )
-        except FileNotFoundError as error:
-            raise DeploymentFailed(
-                f'Failed to download model data for container "{plan.container_hostname}" from URL: "{url}" '
-                f"({error}). Please ensure that there is an object located at the URL and that the role "
-                "passed to CreateModel has permissions to download the model."
-            ) from error
+        except (FileNotFoundError, ObjectAccessDenied) as error:
+            raise _not_downloaded(plan, url, error) from error
         except ObjectError as error:
             raise DeploymentFailed(
                 f'Failed to download model data for container "{plan.container_hostname}" from URL: "{url}": '
@@ -351,12 +372,14 @@ class InstanceWorkshop:
         finally:
             archive.unlink(missing_ok=True)
 
-    async def _fetch_uncompressed(self, plan: VariantPlan, source: Definition, model_dir: Path) -> None:
+    async def _fetch_uncompressed(
+        self, objects: ObjectStore, plan: VariantPlan, source: Definition, model_dir: Path
+    ) -> None:
         url = str(source["S3Uri"])
         single = source.get("S3DataType") == "S3Object"
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         try:
-            keys = [prefix] if single else await self._objects.keys(url)
+            keys = [prefix] if single else await objects.keys(url)
             if not keys:
                 raise DeploymentFailed(f"There are no objects below {url}.")
             names = [artifacts.relative_name(key, None if single else prefix) for key in keys]
@@ -365,7 +388,7 @@ class InstanceWorkshop:
             for key, name in zip(keys, names, strict=True):
                 target = model_dir / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                total += await self._objects.download(
+                total += await objects.download(
                     f"s3://{bucket}/{key}",
                     target,
                     max_bytes=self._settings.max_model_bytes - total,
@@ -376,17 +399,36 @@ class InstanceWorkshop:
                 f"The objects below {url} are larger than the limit of "
                 f"{self._settings.max_model_bytes} bytes (setting max_model_bytes)."
             ) from error
-        except (FileNotFoundError, ObjectError, artifacts.ArtifactError, OSError) as error:
+        except (FileNotFoundError, ObjectAccessDenied) as error:
+            raise _not_downloaded(plan, url, error) from error
+        except (ObjectError, artifacts.ArtifactError, OSError) as error:
             raise DeploymentFailed(
                 f'Failed to download model data for container "{plan.container_hostname}" from URL: "{url}": '
                 f"{error}."
             ) from error
 
     async def _fetch_submitted_code(
-        self, worker: FileWorker, plan: VariantPlan, environment: dict[str, str], base_dir: Path
+        self,
+        worker: FileWorker,
+        objects: ObjectStore,
+        plan: VariantPlan,
+        environment: dict[str, str],
+        base_dir: Path,
     ) -> None:
         """The SageMaker SDK may leave user code in an archive of its own, which containers fetch themselves."""
         url = environment.get("SAGEMAKER_SUBMIT_DIRECTORY", "")
         if url.startswith("s3://"):
-            await self._fetch_archive(worker, plan, url, base_dir / "code")
+            await self._fetch_archive(worker, objects, plan, url, base_dir / "code")
             environment["SAGEMAKER_SUBMIT_DIRECTORY"] = str(base_dir / "code")
+
+
+def _not_downloaded(
+    plan: VariantPlan, url: str, error: FileNotFoundError | ObjectAccessDenied
+) -> DeploymentFailed:
+    """In AWS's words. What the role may read and is not there is named, too."""
+    which = f" ({error})" if isinstance(error, FileNotFoundError) else ""
+    return DeploymentFailed(
+        f'Failed to download model data for container "{plan.container_hostname}" from URL: "{url}"{which}. '
+        "Please ensure that there is an object located at the URL and that the role passed to CreateModel has "
+        "permissions to download the object."
+    )

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from moorage.auth import policy
+from moorage.auth.execution_roles import WHOLE_ACCOUNT
 from moorage.auth.identities import Identity, Role, User
 from moorage.auth.policy import PolicyKind
-from moorage.auth.policy_principals import caller_of
+from moorage.auth.policy_principals import caller_of, stands_for_account
 from moorage.controller import auditing
 from moorage.errors import AccessDeniedException, NoSuchEntity, UnrecognizedClientException
 from moorage.storage.identities import IdentityStore
@@ -34,7 +35,12 @@ class Requester:
 
     @property
     def is_root(self) -> bool:
-        return (self.identity_arn or self.principal_arn).endswith(":root")
+        return not self.stands_for_account and (self.identity_arn or self.principal_arn).endswith(":root")
+
+    @property
+    def stands_for_account(self) -> bool:
+        """Whether it is the session of a role that does not exist; see `moorage.auth.execution_roles`."""
+        return stands_for_account(self.principal_arn, self.identity_arn)
 
     @property
     def is_role(self) -> bool:
@@ -76,7 +82,7 @@ class Permissions:
         )
         decision = policy.evaluate_discreetly(
             request,
-            identity=await self._policies(identity),
+            identity=[WHOLE_ACCOUNT] if requester.stands_for_account else await self._policies(identity),
             session=await self._session_policies(requester),
             resource=resource_policy,
             resource_account_id=resource_account_id or requester.account_id,
@@ -85,11 +91,11 @@ class Permissions:
             raise AccessDeniedException(policy.denial_message(request, decision))
 
     async def _identity(self, requester: Requester) -> Identity | None:
-        """The user or role; None for a root.
+        """The user or role; None for a root, and for a role that does not exist.
 
         An identity made anew under the same name is another one.
         """
-        if requester.is_root:
+        if requester.is_root or requester.stands_for_account:
             return None
         kind: type[User] | type[Role] = Role if requester.is_role else User
         try:

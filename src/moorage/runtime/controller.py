@@ -18,7 +18,6 @@ from moorage.async_inference.dispatcher import Dispatcher
 from moorage.async_inference.publisher import Publisher, create_publisher
 from moorage.async_inference.sql import SqlQueue
 from moorage.audit import AuditLog
-from moorage.auth.credentials import read_root_key
 from moorage.auth.sealing import Sealer
 from moorage.clock import SteadyClock
 from moorage.config import Settings
@@ -27,6 +26,7 @@ from moorage.controller.app import create_app
 from moorage.controller.async_invocations import acceptance_routes
 from moorage.controller.async_queue import async_routes
 from moorage.controller.buckets import bucket_routes
+from moorage.controller.execution_roles import ByCredentials, ByPolicies, ExecutionRoles
 from moorage.controller.feed import Feed
 from moorage.controller.fleet import InstanceWorkshop
 from moorage.controller.housekeeping import Housekeeper
@@ -44,7 +44,7 @@ from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
 from moorage.storage.identity_snapshot import Changed
 from moorage.storage.lease import Lease, LeaseLost
-from moorage.storage.objects import ObjectStore
+from moorage.storage.objects import Objects
 from moorage.storage.resources import SqlResourceStore
 from moorage.storage.s3_accounts import read_s3_accounts
 
@@ -67,13 +67,12 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
     try:
         policies_changed = asyncio.Event()
         store = SqlResourceStore(database, on_policies_change=policies_changed.set)
-        objects = _objects(settings, url)
         audit = AuditLog(settings.audit_file)
         feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
         publish_state = partial(_publish_state, feed, database, lease)
         publish_state()
         database.outage.on_change = publish_state
-        changed = _Changes()
+        changed = _Changes(feed.synced)
         identities = IdentityStore(database, sealer, on_change=changed.add)
         await identities.ensure_account(settings.account_id, "root")
         feed.publish_identities(await identities.snapshot())
@@ -88,6 +87,8 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
         )
         publication = _BucketPolicyPublication(bucket_policies, feed)
         await publication.publish()
+        roles = ExecutionRoles(identities, sealer, strict=settings.strict_roles, known=changed.known)
+        objects = _objects(settings, url, roles)
         clock = SteadyClock()
         queue = SqlQueue(database, clock=clock)
         publisher = create_publisher(settings, database, clock=clock)
@@ -119,7 +120,8 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             store=store,
             wake=reconciler.wake,
             instance_counts=reconciler.instance_counts,
-            object_exists=objects.exists,
+            roles=roles,
+            objects=objects,
             identities=identities,
             sealer=sealer,
             audit=audit,
@@ -240,13 +242,35 @@ class _BucketPolicyPublication:
 class _Changes:
     """Of identities, on their way to the gateways."""
 
-    def __init__(self) -> None:
+    def __init__(self, synced: Callable[[], Awaitable[None]]) -> None:
+        """`synced` returns when the gateways have taken in what they were told so far."""
+        self._synced = synced
         self._changed = Changed()
         self._any = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
+        self._number = 0
+        self._known = 0
+        """The number of changes that were added, and of those that the gateways know of."""
 
     def add(self, changed: Changed) -> None:
         self._changed |= changed
         self._any.set()
+        self._none.clear()
+        self._number += 1
+
+    async def known(self) -> int:
+        """Return when the gateways know of all changes that have been added, or when that takes too long: the number
+        of changes."""
+        number = self._number
+        if number == self._known:
+            return number
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WAIT_FOR_GATEWAYS_SECONDS):
+                await self._none.wait()
+                await self._synced()
+                self._known = max(self._known, number)
+        return number
 
     async def publish(
         self,
@@ -265,6 +289,8 @@ class _Changes:
                     logger.exception("who may do what could not be read, and is tried again")
                 await asyncio.sleep(_RETRY_SECONDS)
                 self.add(changed)
+            if not self._any.is_set():
+                self._none.set()
 
 
 class _Backlog:
@@ -332,22 +358,20 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
 
-def _objects(settings: Settings, url: str) -> ObjectStore:
+def _objects(settings: Settings, url: str, roles: ExecutionRoles) -> Objects:
     """Either the S3 of the settings, with the credentials of our environment, or our own, as any client uses it."""
     if settings.s3_endpoint:
-        return ObjectStore(
+        return Objects(
             endpoint=settings.s3_endpoint,
             region=os.environ.get("AWS_REGION", settings.region),
-            access_key_id=os.environ.get("AWS_ACCESS_KEY_ID"),
-            secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+            authority=ByPolicies(
+                roles,
+                access_key_id=os.environ.get("AWS_ACCESS_KEY_ID"),
+                secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+                is_secure=settings.s3_endpoint.startswith("https:"),
+            ),
         )
-    key = read_root_key(settings.credentials_file, account_id=settings.account_id)
-    return ObjectStore(
-        endpoint=url,
-        region=settings.region,
-        access_key_id=key.access_key_id,
-        secret_access_key=key.secret_access_key,
-    )
+    return Objects(endpoint=url, region=settings.region, authority=ByCredentials(roles))
 
 
 def _embedded_s3(settings: Settings) -> EmbeddedS3:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from moorage.auth.execution_roles import CannotAssumeRole
+from moorage.controller.execution_roles import ExecutionRoles
 from moorage.errors import ValidationException
 from moorage.resources import Endpoint, EndpointConfig, Model, ResourceKind, arn
 from moorage.storage.base import ListQuery, Page, R, ResourceStore, Tags
+from moorage.storage.objects import Objects
 
 Params = dict[str, Any]
 Operation = Callable[["Call", Params], Awaitable[Params]]
@@ -29,8 +32,8 @@ class Call:
 
     `account_id` is that of the resources, which is not the principal's where an ARN names an endpoint of another one.
     `wake(account_id, endpoint_name)` tells the reconciler that an endpoint's row has changed. `instance_counts`
-    gives the running instances of an endpoint by variant. `object_exists(url)` tells whether there is an S3 object,
-    or anything under a URL that ends in a slash; without it nothing is checked.
+    gives the running instances of an endpoint by variant. `roles` knows the execution roles. `objects` is the S3 that
+    models are read from; without it nothing is checked of their URLs.
     """
 
     account_id: str
@@ -41,10 +44,22 @@ class Call:
     store: ResourceStore
     wake: Callable[[str, str], None]
     instance_counts: Callable[[str, str], Mapping[str, int]]
-    object_exists: Callable[[str], Awaitable[bool]] | None
+    roles: ExecutionRoles
+    objects: Objects | None
 
     def arn(self, kind: type[Any], name: str) -> str:
         return arn(_KINDS[kind][0], region=self.region, account_id=self.account_id, name=name)
+
+    async def check_role(self, role_arn: str | None, *, source_arn: str) -> None:
+        """Return if the platform may act as that role for the resource that is being made.
+
+        Raises:
+            ValidationException: it may not; the text is AWS's.
+        """
+        try:
+            await self.roles.check(self.account_id, role_arn, source_arn=source_arn)
+        except CannotAssumeRole as error:
+            raise ValidationException(str(error)) from None
 
     async def existing(self, kind: type[R], name: str) -> R:
         """The resource of that name.

@@ -51,6 +51,7 @@ async def create_endpoint_config(call: Call, params: Params) -> Params:
         creation_time=call.time,
         definition=_with_defaults(base.definition_of(params)),
     )
+    await call.check_role(params.get("ExecutionRoleArn"), source_arn=config.arn)
     if not await call.store.create(config, tags):
         raise base.already_exists(EndpointConfig, config.arn)
     return {"EndpointConfigArn": config.arn}

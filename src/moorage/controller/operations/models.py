@@ -1,14 +1,22 @@
 """CreateModel, DescribeModel, ListModels, DeleteModel."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moorage.controller.operations import base
 from moorage.controller.operations.base import Call, Params
-from moorage.errors import ValidationException
+from moorage.errors import ServiceUnavailable, ValidationException
 from moorage.resources import Model
+from moorage.storage.objects import (
+    ObjectAccessDenied,
+    ObjectError,
+    ObjectStore,
+    ObjectStoreUnavailable,
+)
 
 Container = Mapping[str, Any]
+logger = logging.getLogger(__name__)
 
 _MOST_ENVIRONMENT_BYTES = 32 * 1024
 
@@ -26,10 +34,13 @@ async def create_model(call: Call, params: Params) -> Params:
         creation_time=call.time,
         definition=_with_defaults(base.definition_of(params)),
     )
-    if call.object_exists is not None:
+    await call.check_role(params.get("ExecutionRoleArn"), source_arn=model.arn)
+    if call.objects is not None:
+        objects = call.objects.acting_as(
+            call.account_id, params.get("ExecutionRoleArn"), source_arn=model.arn
+        )
         for url in _model_data(containers):
-            if not await call.object_exists(url):
-                raise ValidationException(f"Could not find model data at {url}.")
+            await _check_model_data(objects, url)
     if not await call.store.create(model, tags):
         raise base.already_exists(Model, model.arn)
     return {"ModelArn": model.arn}
@@ -49,6 +60,27 @@ async def delete_model(call: Call, params: Params) -> Params:
     model = await call.existing(Model, params["ModelName"])
     await call.store.delete(model)
     return {}
+
+
+async def _check_model_data(objects: ObjectStore, url: str) -> None:
+    """Raises `ValidationException`, in the same words whether there is nothing at the URL or the role may not read
+    it: else whoever may make models could find out what others have."""
+    try:
+        found = await objects.exists(url)
+    except ObjectStoreUnavailable as error:
+        raise ServiceUnavailable(
+            f"The model data could not be looked for: {error}. Please try again."
+        ) from error
+    except ObjectAccessDenied as error:
+        logger.info("model data at %s is not to be read: %s", url, error)
+        found = False
+    except ObjectError as error:
+        raise ValidationException(f"Could not find model data at {url}: {error}.") from error
+    if not found:
+        raise ValidationException(
+            f"Could not find model data at {url}. Please ensure that there is an object located at the URL and that "
+            "the role passed to CreateModel has permissions to download the object."
+        )
 
 
 def _summary(model: Model) -> Params:
