@@ -14,9 +14,11 @@ from moorage.auth.access import Access
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
+from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.server import GatewayServer
 from moorage.routing.table import route_document
 from moorage.runtime.gateway_process import spare_the_collector
+from moorage.storage.s3_accounts import S3Accounts
 
 PATH = "/endpoints/echo/invocations"
 BODY = json.dumps(
@@ -37,7 +39,13 @@ def gateway(
     listener: socket.socket, container_port: int, settings: Settings = UNLIMITED, *, network: str = ""
 ) -> GatewayServer:
     verifier = Verifier({KEY.access_key_id: KEY})
-    server = GatewayServer(settings=settings, verifier=verifier, access=Access(KEY), listener=listener)
+    server = GatewayServer(
+        settings=settings,
+        verifier=verifier,
+        access=Access(KEY),
+        s3_signer=S3Signer(S3Accounts(b"a secret key of a benchmark")),
+        listener=listener,
+    )
     place = {"host": "127.0.0.1", "port": container_port, "network": network}
     instance = {"instance_id": "i-0", "generation": 1, **place}
     variant = {"name": "AllTraffic", "weight": 1.0, "container_hostname": "primary", "instances": [instance]}

@@ -211,7 +211,7 @@ class MoorageServer:
                     continue
                 if str(self.data_dir).encode() in environ + command.encode() and command:
                     found[int(directory.name)] = command
-        return {pid: command for pid, command in found.items() if "moorage" in command or "rclone" in command}
+        return {pid: command for pid, command in found.items() if "moorage" in command}
 
     def process_of(self, part: str) -> int:
         """The pid of the server's process whose command line contains `part`."""

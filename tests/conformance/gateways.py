@@ -15,8 +15,10 @@ from moorage.auth.access import Access
 from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
+from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.server import GatewayServer
 from moorage.routing.table import route_document
+from moorage.storage.s3_accounts import S3Accounts
 from tests.servers import ACCOUNT
 
 _KEY = AccessKey(
@@ -66,6 +68,7 @@ async def gateway(
         settings=Settings(data_dir=data_dir, **settings),
         verifier=Verifier({_KEY.access_key_id: _KEY}),
         access=Access(_KEY),
+        s3_signer=S3Signer(S3Accounts(b"a secret key of a test")),
         listener=listener,
     )
     if routes is not None:

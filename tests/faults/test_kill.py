@@ -94,7 +94,7 @@ def test_killed_s3_comes_back(new_server: NewServer) -> None:
     server = new_server()
     server.client("s3").create_bucket(Bucket="kept")
     server.client("s3").put_object(Bucket="kept", Key="a", Body=b"a")
-    os.kill(server.process_of("rclone serve"), signal.SIGKILL)
+    os.kill(server.process_of("moorage-s3"), signal.SIGKILL)
     s3 = server.client("s3", retries={"mode": "standard", "total_max_attempts": 8})
     assert s3.get_object(Bucket="kept", Key="a")["Body"].read() == b"a"
 

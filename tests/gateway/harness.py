@@ -21,9 +21,11 @@ from moorage.auth.credentials import AccessKey
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
 from moorage.gateway.front import GatewayFront
+from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.server import GatewayServer
 from moorage.gateway.unverified import UnverifiedBodies
 from moorage.routing.table import route_document
+from moorage.storage.s3_accounts import S3Accounts
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
@@ -34,6 +36,7 @@ KEY = AccessKey(
     principal_arn=f"arn:aws:iam::{ACCOUNT}:root",
     user_id=ACCOUNT,
 )
+S3_ACCOUNTS = S3Accounts(b"the secret key of some data directory")
 HEALTH = b"GET /_moorage/health HTTP/1.1\r\nHost: a\r\n\r\n"
 
 Headers = Mapping[str, str]
@@ -364,6 +367,7 @@ async def start_gateway(
             settings=options,
             verifier=verifier,
             access=Access(KEY),
+            s3_signer=S3Signer(S3_ACCOUNTS),
             listener=listener,
             internal=own_listener,
             neighbours=neighbours,

@@ -42,12 +42,12 @@ async def test_an_output_is_followed_to_its_end() -> None:
 @pytest.mark.parametrize(
     ("line", "level", "text"),
     [
-        ({"level": "error", "msg": "no space left", "object": "b/k"}, logging.ERROR, "b/k: no space left"),
-        ({"level": "notice", "msg": "Serving on unix://x "}, logging.INFO, "Serving on unix://x"),
-        ({"level": "error", "msg": "unexpected EOF", "object": "serve s3"}, logging.DEBUG, None),
-        ({"level": "error", "msg": "Rcat failed: context canceled", "object": "b/k"}, logging.DEBUG, None),
-        ({"level": "error"}, logging.WARNING, '{"level": "error"}'),
-        ({"level": ["error"], "msg": "x"}, logging.WARNING, '{"level": ["error"], "msg": "x"}'),
+        ({"level": "ERROR", "msg": "no space left", "time": "x"}, logging.ERROR, "no space left"),
+        ({"level": "INFO", "msg": "metadata is kept in x "}, logging.INFO, "metadata is kept in x"),
+        ({"level": "ERROR", "msg": "write object data: unexpected EOF"}, logging.DEBUG, None),
+        ({"level": "ERROR", "msg": "failed: context canceled"}, logging.DEBUG, None),
+        ({"level": "ERROR"}, logging.WARNING, '{"level": "ERROR"}'),
+        ({"level": ["ERROR"], "msg": "x"}, logging.WARNING, '{"level": ["ERROR"], "msg": "x"}'),
         (["error"], logging.WARNING, '["error"]'),
     ],
 )

@@ -291,7 +291,7 @@ def test_an_s3_program_that_is_missing(data_dir: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert re.search(
-        r"moorage: The program of the embedded S3, rclone, is neither at .* nor in PATH", done.stderr
+        r"moorage: The program of the embedded S3, moorage-s3, is neither at .* nor in PATH", done.stderr
     )
     assert "Traceback" not in done.stderr
 

@@ -262,6 +262,14 @@ class Verifier:
             self._signers,
         )
 
+    def key_of(self, access_key_id: str, token: str | None) -> AccessKey:
+        """The key that a form says to be signed with.
+
+        Raises:
+            UnrecognizedClientException, ExpiredTokenException: there is none, or its session has ended.
+        """
+        return self._find_key(access_key_id, None if token is None else token.encode())
+
     def _find_key(self, access_key_id: str, token: bytes | None) -> AccessKey:
         """The key that the request says it is signed with: a permanent one, or with a token that of its session."""
         key = self._credentials.get(access_key_id)

@@ -12,7 +12,9 @@ from typing import Protocol
 from moorage.audit import AuditLog
 from moorage.auth import sigv2, sigv4
 from moorage.auth.access import Access
+from moorage.auth.authorizer import ContextFactory
 from moorage.auth.credentials import AccessKey
+from moorage.auth.policy import Context
 from moorage.auth.verifier import Claim, Verifier
 from moorage.config import Settings
 from moorage.errors import (
@@ -20,7 +22,6 @@ from moorage.errors import (
     InvalidSignatureException,
     MalformedHttpRequestException,
     MissingAuthenticationTokenException,
-    NotImplementedException,
     ServiceError,
     UnknownOperationException,
 )
@@ -30,8 +31,14 @@ from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
 from moorage.gateway.limits import Limits
 from moorage.gateway.refusals import Refusals
-from moorage.gateway.relay import CollectedRelay, StreamedRelay, unsigned_target
+from moorage.gateway.relay import CollectedRelay, unsigned_target
 from moorage.gateway.request import Call, Request
+from moorage.gateway.s3 import forms, operations
+from moorage.gateway.s3.admission import Caller
+from moorage.gateway.s3.collected import ControllerRelay
+from moorage.gateway.s3.deletions import DeleteObjects
+from moorage.gateway.s3.relay import S3Relay, body_of
+from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.streaming import StreamCall
 from moorage.gateway.unverified import OutOfBodyMemory
 from moorage.resources import arn
@@ -70,6 +77,7 @@ class GatewayFront:
         verifier: Verifier,
         access: Access,
         limits: Limits | None,
+        s3_signer: S3Signer,
         table: RoutingTable,
         loop: asyncio.AbstractEventLoop,
         audit: AuditLog,
@@ -78,6 +86,7 @@ class GatewayFront:
         self.verifier = verifier
         self.access = access
         self.limits = limits
+        self.s3_signer = s3_signer
         self.control_plane: Mapping[str, object] = {}
         """What is known of the controller and its database; see `moorage.gateway.health`."""
         self.table = table
@@ -112,7 +121,8 @@ class GatewayFront:
             if _looks_like_s3(request):
                 if sigv2.is_presigned(target):
                     return self._begin_presigned_v2(request)
-                _check_not_a_form(request)
+                if forms.may_be(request):
+                    return self._begin_form(request)
             raise
         if known is not None and claim.service == "sagemaker" and request.method == b"POST":
             call, raw_name = known
@@ -148,10 +158,18 @@ class GatewayFront:
         taken, self._error_replies = self._error_replies, {}
         return taken
 
-    def authorize(self, request: Request, key: AccessKey, action: str, resource: str) -> None:
-        """Raises `AccessDeniedException` unless the owner of the key may do this."""
+    def authorize(
+        self,
+        request: Request,
+        key: AccessKey,
+        action: str,
+        resource: str,
+        context: ContextFactory | None = None,
+    ) -> None:
+        """Raises `AccessDeniedException` unless the owner of the key may do this. `context` makes the condition keys
+        beside those that every request has."""
         if not self.access.is_allowed(key, action, resource):
-            self._authorize(request, key, action, resource)
+            self._authorize(request, key, action, resource, context)
 
     def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:
         """The same for an endpoint: one of the key's own account by its name, or any by its ARN."""
@@ -159,12 +177,22 @@ class GatewayFront:
             request, key, action, _endpoint_arn(self.settings.region, key.account_id, endpoint_name)
         )
 
-    def _authorize(self, request: Request, key: AccessKey, action: str, resource: str) -> None:
+    def _authorize(
+        self,
+        request: Request,
+        key: AccessKey,
+        action: str,
+        resource: str,
+        context: ContextFactory | None,
+    ) -> None:
         region = self.settings.region
+
+        def whole_context() -> Context:
+            common = conditions.of_request(request, region=region)
+            return common if context is None else {**common, **context()}
+
         try:
-            self.access.authorize(
-                key, action, resource, lambda: conditions.of_request(request, region=region)
-            )
+            self.access.authorize(key, action, resource, whole_context)
         except AccessDeniedException as error:
             self.refusals.of_caller(request, key, error, action=action, resource=resource)
             raise
@@ -227,22 +255,34 @@ class GatewayFront:
             headers=request.headers,
             body_hash=claim.payload_hash.decode("latin-1"),  # the relay compares it with the body's own
         )
-        return StreamedRelay(
-            self,
-            request,
-            key,
-            target=unsigned_target(request, claim),
-            payload_hash=claim.payload_hash,
-            pool=self.s3,
+        caller = Caller(
+            self, request, key, signed_in="REST-QUERY-STRING" if claim.presigned else "REST-HEADER"
+        )
+        return self._begin_operation(
+            request, caller, unsigned_target(request, claim), claim.payload_hash, claim
         )
 
     def _begin_presigned_v2(self, request: Request) -> Call:
         self._check_s3_is_ours()
         key = self.verifier.verify_presigned_v2(request.method, request.target, request.headers)
+        caller = Caller(self, request, key, signed_in="REST-QUERY-STRING")
         target = sigv2.without_signature(request.target)
-        return StreamedRelay(
-            self, request, key, target=target, payload_hash=sigv4.UNSIGNED_PAYLOAD, pool=self.s3
-        )
+        return self._begin_operation(request, caller, target, sigv4.UNSIGNED_PAYLOAD, None)
+
+    def _begin_operation(
+        self, request: Request, caller: Caller, target: bytes, payload_hash: bytes, claim: Claim | None
+    ) -> Call:
+        asked = operations.read(request.method, target, request.headers)
+        body = body_of(request, asked, payload_hash, claim)
+        if asked.operation.by_controller:
+            return ControllerRelay(self, request, caller, asked, body)
+        if asked.operation.name == "DeleteObjects":
+            return DeleteObjects(self, request, caller, asked, body)
+        return S3Relay(self, request, caller, asked, body)
+
+    def _begin_form(self, request: Request) -> Call:
+        self._check_s3_is_ours()
+        return forms.FormUpload(self, request, operations.read_bucket(request.target))
 
     def _check_s3_is_ours(self) -> None:
         if self.settings.s3_endpoint:
@@ -258,17 +298,6 @@ class GatewayFront:
             timeout_seconds=self.settings.connect_timeout_seconds,
             idle_seconds=self.settings.container_idle_seconds,
             turns=self.turns,
-        )
-
-
-def _check_not_a_form(request: Request) -> None:
-    """A form carries its signature in its body: whoever uses one is told what to use instead."""
-    if request.method == b"POST" and request.headers.get(b"content-type", b"").startswith(
-        b"multipart/form-data"
-    ):
-        raise NotImplementedException(
-            "This server does not take uploads from HTML forms (presigned POST). Presign a PUT instead: "
-            "generate_presigned_url('put_object', …)."
         )
 
 

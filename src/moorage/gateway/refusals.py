@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from weakref import WeakSet
 
 from moorage.audit import AuditLog, BoundedAuditLog, Event, Outcome
-from moorage.auth import s3_actions, sigv4
+from moorage.auth import sigv4
 from moorage.auth.credentials import AccessKey
 from moorage.errors import (
     Fault,
@@ -22,6 +22,7 @@ from moorage.errors import (
     ThrottlingException,
 )
 from moorage.gateway.request import Request
+from moorage.gateway.s3 import operations
 from moorage.wire import header_text
 
 MOST_PER_SECOND = 100
@@ -168,8 +169,7 @@ def _called(request: Request) -> tuple[str, str]:
     if target:
         return source, header_text.decode(target).rpartition(".")[2]
     if service == "s3" and path:
-        action, _ = s3_actions.needs(request.method, request.target, request.headers)[0]
-        return source, action.partition(":")[2].replace("*", name)
+        return source, operations.name_of(request.method, request.target, request.headers) or name
     return source, name
 
 

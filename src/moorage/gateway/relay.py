@@ -1,9 +1,8 @@
 """Requests that others answer: relayed to the controller or to the S3, once their signature is verified.
 
-`CollectedRelay` takes the whole body first, because clients of the control plane do not declare its hash: only the
-body itself tells whether the signature is right. `StreamedRelay` is for S3, where the hash is declared: the
-signature is verified by the head alone and the body flows on as it comes, except that its last piece is held back
-until the hash has been compared. A body that was tampered with never arrives whole, and the S3 discards it.
+`Relay` is the way back, which all have in common. `CollectedRelay` is for the controller: it takes the whole body
+first, because clients of the control plane do not declare its hash, and only the body itself tells whether the
+signature is right.
 """
 
 import asyncio
@@ -12,27 +11,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from moorage.auth import s3_actions, sigv4
+from moorage.auth import sigv4
 from moorage.auth.access import session_headers
 from moorage.auth.credentials import AccessKey
-from moorage.auth.verifier import Claim, is_real_hash
+from moorage.auth.verifier import Claim
 from moorage.config import MAX_CONTROL_PLANE_BODY_BYTES
 from moorage.errors import (
     OUR_FAULT,
     InternalFailure,
-    InvalidSignatureException,
-    MalformedHttpRequestException,
     RequestEntityTooLargeException,
     ServiceError,
     ServiceUnavailable,
 )
-from moorage.gateway import s3_repairs
 from moorage.gateway.http import is_hop_by_hop
 from moorage.gateway.pieces import TINY, gather
 from moorage.gateway.request import Call, Request
 from moorage.gateway.unverified import unverified_body
 from moorage.upstream import Pool, UpstreamConnection
-from moorage.wire import aws_chunked
 
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
@@ -264,139 +259,5 @@ class CollectedRelay(Relay):
             raise RequestEntityTooLargeException(f"HTTP content length exceeded {most} bytes.")
 
 
-class StreamedRelay(Relay):
-    """To the S3: the signature first, then head and body as they come."""
-
-    def __init__(
-        self,
-        front: "GatewayFront",
-        request: Request,
-        key: AccessKey,
-        *,
-        target: bytes,
-        payload_hash: bytes,
-        pool: Pool,
-    ) -> None:
-        """The signature by `key` has been verified; `payload_hash` is what it says of the body."""
-        super().__init__(front, request, target, pool)
-        if front.limits is not None:
-            front.limits.admit(request, key)
-        for action, resource in s3_actions.needs(request.method, request.target, request.headers):
-            front.authorize(request, key, action, resource)
-        self._declared = payload_hash
-        self._hasher = hashlib.sha256() if is_real_hash(payload_hash) else None
-        if request.content_length == 0:
-            self._repeatable = True
-            self._check_hash()  # there is no last piece to hold back
-        self._length = request.content_length
-        self._decoder: aws_chunked.Decoder | None = None
-        if payload_hash.startswith(_STREAMING):
-            self._decoder = aws_chunked.Decoder()
-            self._length = _decoded_length(request)
-            self._left = self._length
-            self._not_relayed = _NOT_RELAYED | _OF_CHUNKS
-        self._held = b""
-        self._has_body = True
-        self._ended = False
-        self._request.pause_reading()
-        self._connect()
-
-    def connected(self, connection: UpstreamConnection) -> None:
-        self._connecting = None
-        self._connection = connection
-        connection.without_body = self._request.method == b"HEAD"
-        length = self._length
-        framing = b"Transfer-Encoding: chunked\r\n" if length is None else b"Content-Length: %d\r\n" % length
-        connection.request_complete = False
-        connection.write(self._head(framing, [] if self._decoder is None else _without_chunks(self._request)))
-        self._request.resume_reading()
-        if self._ended:
-            self._finish(connection)
-
-    def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
-        request = self._request
-        status, repaired, self._has_body = s3_repairs.repair(request.method, self._target, status, headers)
-        super().reply_head(status, repaired)
-
-    def reply_data(self, chunk: bytes) -> None:
-        if self._has_body:
-            super().reply_data(chunk)
-
-    def data(self, chunk: bytes) -> None:
-        if self._hasher is not None:
-            self._hasher.update(chunk)
-        if self._decoder is not None:
-            chunk = self._decode(self._decoder, chunk)
-        if self._connection is None:
-            self._held += chunk  # one read at most: reading is paused until there is a connection
-        else:
-            self._send(self._connection, self._held)
-            self._held = chunk
-
-    def end(self) -> None:
-        self._check_hash()
-        if self._decoder is not None and not (self._decoder.complete and self._left == 0):
-            raise MalformedHttpRequestException(
-                "The body ended before its chunks, or has not the length that was declared."
-            )
-        self._ended = True
-        if self._connection is not None:
-            self._finish(self._connection)
-
-    def _decode(self, decoder: aws_chunked.Decoder, chunk: bytes) -> bytes:
-        try:
-            data = decoder.feed(chunk)
-        except aws_chunked.MalformedChunks as error:
-            raise MalformedHttpRequestException(f"The body is not aws-chunked: {error}.") from error
-        self._left -= len(data)
-        if self._left < 0:
-            raise MalformedHttpRequestException("The body is longer than x-amz-decoded-content-length.")
-        return data
-
-    def _check_hash(self) -> None:
-        declared, hasher = self._declared, self._hasher
-        if hasher is not None and hasher.hexdigest().encode() != declared:
-            raise InvalidSignatureException(
-                "The provided 'x-amz-content-sha256' header does not match what was computed.",
-                fault="payload_hash",
-                declared=declared.decode(),
-                computed=hasher.hexdigest(),
-            )
-
-    def pause_request(self) -> None:
-        self._request.pause_reading()
-
-    def resume_request(self) -> None:
-        self._request.resume_reading()
-
-    def _finish(self, connection: UpstreamConnection) -> None:
-        self._send(connection, self._held)
-        self._held = b""
-        if self._length is None:
-            connection.write(b"0\r\n\r\n")
-        connection.request_complete = True
-
-    def _send(self, connection: UpstreamConnection, chunk: bytes) -> None:
-        if chunk:
-            connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._length is None else chunk)
-
-
 def unsigned_target(request: Request, claim: Claim) -> bytes:
     return sigv4.without_signature(request.target) if claim.presigned else request.target
-
-
-def _decoded_length(request: Request) -> int:
-    text = request.headers.get(b"x-amz-decoded-content-length", b"")
-    if not text.isdigit() or len(text) > 18:
-        raise MalformedHttpRequestException(
-            "x-amz-decoded-content-length must be the length of the decoded body."
-        )
-    return int(text)
-
-
-def _without_chunks(request: Request) -> list[tuple[bytes, bytes]]:
-    """The headers that say what the body is once its chunks are decoded, which not every S3 does by itself."""
-    encodings = [each.strip() for each in request.headers.get(b"content-encoding", b"").split(b",")]
-    others = b",".join(each for each in encodings if each and each.lower() != b"aws-chunked")
-    headers = [(b"x-amz-content-sha256", b"UNSIGNED-PAYLOAD")]
-    return [*headers, (b"content-encoding", others)] if others else headers

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 from moorage.errors import Fault, FrontLayerError, ServiceError
+from moorage.gateway.s3.errors import S3Error
 from moorage.wire import header_text
 
 
@@ -61,6 +62,8 @@ def render(error: ServiceError, request_id: str, *, presigned: bool) -> tuple[in
     if isinstance(error, FrontLayerError) and error.fault:
         words = _in_query(error) if presigned else _in_header(error)
         words = words or _in_either(error)
+    if isinstance(error, S3Error):
+        words = Words(error.s3_code, error.s3_status, error.message, error.members)
     if words is None:
         code, status, message = _S3_NAMES.get(error.code, (error.code, error.status, None))
         words = Words(code, status, message or error.message)

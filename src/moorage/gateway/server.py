@@ -25,6 +25,7 @@ from moorage.gateway.http import ReplyOpening, request_ids
 from moorage.gateway.identities import Identities
 from moorage.gateway.limits import LimitedConnection, limits_of
 from moorage.gateway.neighbours import Neighbours
+from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.tls import Certificate
 from moorage.gateway.unverified import UnverifiedBodies
 from moorage.gateway.visitors import Visitors
@@ -52,6 +53,7 @@ class GatewayServer:
         settings: Settings,
         verifier: Verifier,
         access: Access,
+        s3_signer: S3Signer,
         listener: socket.socket,
         internal: socket.socket | None = None,
         neighbours: Sequence[socket.socket] = (),
@@ -66,6 +68,7 @@ class GatewayServer:
         self._settings = settings
         self._verifier = verifier
         self._access = access
+        self._s3_signer = s3_signer
         self._listener = listener
         self._connections: set[ClientConnection] = set()
         self._all_closed = asyncio.Event()
@@ -93,6 +96,7 @@ class GatewayServer:
             settings=self._settings,
             verifier=self._verifier,
             access=self._access,
+            s3_signer=self._s3_signer,
             table=self.table,
             limits=limits_of(self._settings, loop.time),
             loop=loop,

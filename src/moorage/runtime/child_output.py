@@ -12,15 +12,12 @@ TakeLine = Callable[[str], None]
 _LONGEST_LINE = 8192
 _CHUNK = 64 * 1024
 _LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "notice": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-    "critical": logging.CRITICAL,
-    "emergency": logging.CRITICAL,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "ERROR": logging.ERROR,
 }
-_ABANDONED = ("unexpected EOF", "context canceled")
+_ABANDONED = ("unexpected EOF", "context canceled", "connection reset by peer", "broken pipe")
 """How what the embedded S3 says of a request ends when its client went away in the middle."""
 
 logger = logging.getLogger(__name__)
@@ -60,7 +57,7 @@ async def follow(output: asyncio.StreamReader, take: TakeLine) -> None:
 
 
 def log_s3_line(line: str) -> None:
-    """Log a line of the embedded S3, which writes JSON with the members `level`, `msg` and `object`."""
+    """Log a line of the embedded S3, which writes JSON with the members `level` and `msg`."""
     level, text = parse_s3_line(line)
     logger.log(level, "S3: %s", text)
 
@@ -74,9 +71,8 @@ def parse_s3_line(line: str) -> tuple[int, str]:
         document = json.loads(line)
         text = str(document["msg"]).strip()
         level = _LEVELS[document["level"]]
-        subject = document.get("object")
     except (ValueError, LookupError, TypeError, RecursionError):
         return logging.WARNING, line
     if text.endswith(_ABANDONED):
         level = logging.DEBUG
-    return level, f"{subject}: {text}" if subject else text
+    return level, text

@@ -46,7 +46,7 @@ from moorage.storage.identity_snapshot import Changed
 from moorage.storage.lease import Lease, LeaseLost
 from moorage.storage.objects import Objects
 from moorage.storage.resources import SqlResourceStore
-from moorage.storage.s3_accounts import read_s3_accounts
+from moorage.storage.s3_accounts import S3Accounts
 
 _RETRY_SECONDS = 0.5
 _WAIT_FOR_RECOVERY_SECONDS = 5.0
@@ -375,5 +375,4 @@ def _objects(settings: Settings, url: str, roles: ExecutionRoles) -> Objects:
 
 
 def _embedded_s3(settings: Settings) -> EmbeddedS3:
-    accounts = read_s3_accounts(secret_key=settings.secret_key, path=settings.secret_key_file)
-    return EmbeddedS3(settings.s3_socket, accounts)
+    return EmbeddedS3(settings.s3_socket, S3Accounts.of_environment(os.environ))

@@ -23,8 +23,10 @@ from moorage.auth.sealing import Sealer, create_sealer
 from moorage.auth.sessions import open_token
 from moorage.auth.verifier import Verifier
 from moorage.config import Settings
+from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.server import GatewayServer
 from moorage.runtime import logs
+from moorage.storage.s3_accounts import S3Accounts
 
 _GARBAGE_THRESHOLD = 50_000
 
@@ -47,6 +49,7 @@ async def serve(
         settings=settings,
         verifier=verifier,
         access=access,
+        s3_signer=S3Signer(S3Accounts.of_environment(os.environ)),
         listener=listener,
         internal=internal,
         neighbours=neighbours,

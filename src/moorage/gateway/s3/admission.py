@@ -1,0 +1,96 @@
+"""Who may do an operation of S3, and for which account the S3 is asked then."""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from moorage.auth.credentials import AccessKey
+from moorage.auth.policy import Context
+from moorage.errors import AccessDeniedException
+from moorage.gateway.request import Request
+from moorage.gateway.s3 import needs
+from moorage.gateway.s3.errors import S3Error
+from moorage.gateway.s3.needs import Need
+from moorage.gateway.s3.operations import S3Request
+from moorage.gateway.s3.signing import source_header
+from moorage.storage.s3_accounts import ADMINISTRATOR
+
+if TYPE_CHECKING:
+    from moorage.gateway.front import GatewayFront
+
+_EXPECTED: Final = b"x-amz-expected-bucket-owner"
+_SOURCE_EXPECTED: Final = b"x-amz-source-expected-bucket-owner"
+
+
+class Admitted(NamedTuple):
+    """An operation that its caller may do: the account that it is done for, and what is relayed in its head."""
+
+    account_id: str
+    headers: dict[bytes, bytes]
+
+
+class Caller:
+    """The caller of one request to S3, whose signature has been verified."""
+
+    def __init__(self, front: "GatewayFront", request: Request, key: AccessKey, *, signed_in: str) -> None:
+        """`signed_in` is where the signature was, in the words of `s3:authType`."""
+        self._front = front
+        self._request = request
+        self._signed_in = signed_in
+        self.key = key
+
+    def admit(self, asked: S3Request) -> Admitted:
+        """The caller may do it.
+
+        Raises:
+            AccessDeniedException: it may not.
+            S3Error: a bucket is not the one of the account that the client expects.
+        """
+        for need in needs.needs(asked):
+            self.authorize(asked, need)
+        return self._for_owner(asked)
+
+    def authorize(self, asked: S3Request, need: Need) -> None:
+        """Raises `AccessDeniedException`."""
+
+        def context() -> Context:
+            return needs.conditions(asked, need, signed_in=self._signed_in)
+
+        self._front.authorize(self._request, self.key, need.action, need.resource, context)
+
+    def may(self, asked: S3Request, need: Need) -> bool:
+        """The same as a question. A refusal is written to the audit log like any other."""
+        try:
+            self.authorize(asked, need)
+        except AccessDeniedException:
+            return False
+        return True
+
+    def owner_of(self, asked: S3Request) -> str:
+        """The account that the S3 is asked for: the bucket's owner if its policy tells who that is, else the
+        caller's. The S3 itself refuses an account that the bucket does not belong to."""
+        if asked.operation.name in ("CreateBucket", "ListBuckets"):
+            return self.key.account_id
+        return self._front.access.bucket_owner(asked.bucket) or self.key.account_id
+
+    def _for_owner(self, asked: S3Request) -> Admitted:
+        owner = self.owner_of(asked)
+        headers = dict(asked.headers)
+        _expect(headers, _EXPECTED, owner)
+        source = asked.source
+        if source is None:
+            return Admitted(owner, headers)
+        source_owner = self._front.access.bucket_owner(source.bucket) or self.key.account_id
+        _expect(headers, _SOURCE_EXPECTED, source_owner)
+        headers[b"x-amz-copy-source"] = source_header(source)
+        if source_owner == owner:
+            return Admitted(owner, headers)
+        # No account may read the one and write the other. The S3 compares both owners with these headers instead.
+        headers[_EXPECTED] = owner.encode()
+        headers[_SOURCE_EXPECTED] = source_owner.encode()
+        return Admitted(ADMINISTRATOR, headers)
+
+
+def _expect(headers: dict[bytes, bytes], name: bytes, owner: str) -> None:
+    """If another account owns the bucket than the client expects, nothing happens."""
+    expected = headers.get(name)
+    if expected is not None and expected != owner.encode():
+        raise S3Error("AccessDenied", 403, "Access Denied")

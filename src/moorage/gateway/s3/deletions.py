@@ -1,0 +1,200 @@
+"""DeleteObjects: each key is decided by itself, and those that are refused are told of beside the others' results."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from moorage.errors import AccessDeniedException
+from moorage.gateway.request import Request
+from moorage.gateway.s3 import needs
+from moorage.gateway.s3.admission import Caller
+from moorage.gateway.s3.collected import CollectedS3Relay
+from moorage.gateway.s3.errors import S3Error
+from moorage.gateway.s3.operations import S3Request, check_key
+from moorage.gateway.s3.relay import Body, host_of
+from moorage.gateway.s3.signing import target_of
+
+if TYPE_CHECKING:
+    from moorage.gateway.front import GatewayFront
+
+MOST_KEYS: Final = 1000
+_MOST_BODY_BYTES: Final = 4 * 1024 * 1024
+_NAMESPACE: Final = "{http://s3.amazonaws.com/doc/2006-03-01/}"
+_XML: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_NOT_RELAYED: Final = frozenset((b"content-md5", b"content-type", b"x-amz-sdk-checksum-algorithm"))
+
+
+class Deletion(NamedTuple):
+    """One object to be deleted. `conditions` are the elements beside its key and version."""
+
+    key: str
+    version_id: str | None
+    conditions: Mapping[str, str]
+
+
+class Refused(NamedTuple):
+    """One that is not deleted, and why."""
+
+    deletion: Deletion
+    code: str
+    message: str
+
+
+class DeleteObjects(CollectedS3Relay):
+    """One call of DeleteObjects."""
+
+    def __init__(
+        self, front: "GatewayFront", request: Request, caller: Caller, asked: S3Request, body: Body
+    ) -> None:
+        """Raises `ServiceError`."""
+        super().__init__(front, request, caller, asked, body, front.s3, most_body_bytes=_MOST_BODY_BYTES)
+        self._refused: list[Refused] = []
+
+    def message(self, body: bytes) -> bytes:
+        deletions, quiet = read(body)
+        allowed = [each for each in deletions if self._is_allowed(each)]
+        if not allowed:
+            self._request.reply(200, b"Content-Type: application/xml\r\n", render_result([], self._refused))
+            return b""
+        content = render(allowed, quiet=quiet)
+        digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest())
+        headers = {
+            name: value
+            for name, value in self._asked.headers.items()
+            if name not in _NOT_RELAYED and not name.startswith(b"x-amz-checksum-")
+        }
+        head = self._front.s3_signer.head(
+            self._caller.owner_of(self._asked),
+            b"POST",
+            target_of(self._asked),
+            {
+                **headers,
+                b"host": host_of(self._request),
+                b"content-md5": digest,
+                b"content-type": b"application/xml",
+            },
+            framing=b"content-length: %d\r\n" % len(content),
+        )
+        return head + content
+
+    def reply_end(self) -> None:
+        if self._refused and self._small_head is not None and self._small_head[0] == 200:
+            merged = self._small_body.rpartition(b"</DeleteResult>")
+            self._small_body = merged[0] + _errors(self._refused).encode() + b"</DeleteResult>"
+        super().reply_end()
+
+    def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        self._small_head = status, b"Content-Type: application/xml\r\n"  # whatever its length is
+
+    def _is_allowed(self, deletion: Deletion) -> bool:
+        try:
+            check_key(deletion.key)
+            need = needs.need_of_deletion(self._asked.bucket, deletion.key, deletion.version_id)
+            self._caller.authorize(self._asked, need)
+        except AccessDeniedException as error:
+            self._refused.append(Refused(deletion, "AccessDenied", error.message))
+            return False
+        except S3Error as error:
+            self._refused.append(Refused(deletion, error.s3_code, error.message))
+            return False
+        return True
+
+
+# --- Formats -------------------------------------------------------------------------------------------
+
+_CONDITIONS: Final = ("ETag", "LastModifiedTime", "Size")
+
+
+def read(body: bytes) -> tuple[list[Deletion], bool]:
+    """The objects that a body names, and whether only errors are to be told.
+
+    Raises:
+        S3Error: it is not the XML of DeleteObjects.
+    """
+    if re.search(rb"<!(DOCTYPE|ENTITY)", body, re.IGNORECASE):
+        raise _malformed()
+    try:
+        root = ElementTree.fromstring(body)
+    except (ElementTree.ParseError, ValueError):
+        raise _malformed() from None
+    if _name(root) != "Delete":
+        raise _malformed()
+    deletions, quiet = [], False
+    for element in root:
+        match _name(element):
+            case "Object":
+                deletions.append(_deletion(element))
+            case "Quiet":
+                quiet = (element.text or "").strip().lower() == "true"
+            case _:
+                raise _malformed()
+    if not 1 <= len(deletions) <= MOST_KEYS:
+        raise _malformed()
+    return deletions, quiet
+
+
+def _deletion(element: ElementTree.Element) -> Deletion:
+    values: dict[str, str] = {}
+    for child in element:
+        name = _name(child)
+        if name in values or len(child) or name not in ("Key", "VersionId", *_CONDITIONS):
+            raise _malformed()
+        values[name] = child.text or ""
+    key = values.pop("Key", "")
+    if not key:
+        raise _malformed()
+    return Deletion(key, values.pop("VersionId", None) or None, values)
+
+
+def _name(element: ElementTree.Element) -> str:
+    return str(element.tag).removeprefix(_NAMESPACE)
+
+
+def render(deletions: list[Deletion], *, quiet: bool) -> bytes:
+    """The body that the S3 gets."""
+    objects = "".join(f"<Object>{_identity(each)}{_conditions(each)}</Object>" for each in deletions)
+    told = "<Quiet>true</Quiet>" if quiet else ""
+    return f'{_XML}<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{told}{objects}</Delete>'.encode()
+
+
+def render_result(deleted: list[Deletion], refused: list[Refused]) -> bytes:
+    told = "".join(f"<Deleted>{_identity(each)}</Deleted>" for each in deleted)
+    return (
+        f'{_XML}<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{told}{_errors(refused)}'
+        "</DeleteResult>"
+    ).encode()
+
+
+def _errors(refused: list[Refused]) -> str:
+    return "".join(
+        f"<Error>{_identity(each.deletion)}<Code>{each.code}</Code>"
+        f"<Message>{_escaped(each.message)}</Message></Error>"
+        for each in refused
+    )
+
+
+def _identity(deletion: Deletion) -> str:
+    version = deletion.version_id
+    told = "" if version is None else f"<VersionId>{_escaped(version)}</VersionId>"
+    return f"<Key>{_escaped(deletion.key)}</Key>{told}"
+
+
+def _conditions(deletion: Deletion) -> str:
+    return "".join(f"<{name}>{_escaped(value)}</{name}>" for name, value in deletion.conditions.items())
+
+
+def _escaped(text: str) -> str:
+    """A carriage return is kept as one only when it is written as a reference."""
+    return escape(text, {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;"})
+
+
+def _malformed() -> S3Error:
+    return S3Error(
+        "MalformedXML",
+        400,
+        "The XML you provided was not well-formed or did not validate against our published schema",
+    )

@@ -1,0 +1,102 @@
+"""Which actions on which resources a request to S3 needs, and what conditions may ask of it.
+
+Source: "Actions, resources, and condition keys for Amazon S3" in the service authorization reference, and "Required
+permissions for Amazon S3 API operations" in the S3 user guide.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from moorage.auth.policy import Context
+from moorage.gateway.s3.operations import CopySource, Level, S3Request
+from moorage.wire import header_text
+
+
+class Need(NamedTuple):
+    """An action, the ARN of the resource that it is on, and the bucket that this is or is in; empty if none."""
+
+    action: str
+    resource: str
+    bucket: str
+
+
+_HEADER_KEYS = {
+    "s3:x-amz-acl": b"x-amz-acl",
+    "s3:x-amz-copy-source": b"x-amz-copy-source",
+    "s3:x-amz-metadata-directive": b"x-amz-metadata-directive",
+    "s3:x-amz-storage-class": b"x-amz-storage-class",
+    "s3:x-amz-website-redirect-location": b"x-amz-website-redirect-location",
+    "s3:x-amz-content-sha256": b"x-amz-content-sha256",
+    "s3:object-ownership": b"x-amz-object-ownership",
+}
+_QUERY_KEYS = {"s3:prefix": "prefix", "s3:delimiter": "delimiter", "s3:max-keys": "max-keys"}
+_LISTS = frozenset(("s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads"))
+
+
+def needs(request: S3Request) -> Iterator[Need]:
+    """All that the caller must be allowed, the operation's own first. Not those of DeleteObjects, whose keys are in
+    its body."""
+    operation = request.operation
+    if operation.level is Level.SERVICE:
+        yield Need(operation.action, "*", "")
+        return
+    bucket = request.bucket
+    if operation.level is Level.BUCKET:
+        yield Need(operation.action, bucket_arn(bucket), bucket)
+        return
+    resource = object_arn(bucket, request.key)
+    version = request.version_id is not None
+    yield Need((version and operation.version_action) or operation.action, resource, bucket)
+    if operation.name == "GetObjectAttributes":
+        yield Need("s3:GetObjectVersion" if version else "s3:GetObject", resource, bucket)
+    if b"x-amz-tagging" in request.headers:
+        yield Need("s3:PutObjectTagging", resource, bucket)
+    if request.source is not None:
+        yield need_of_source(request.source)
+
+
+def need_of_source(source: CopySource) -> Need:
+    action = "s3:GetObject" if source.version_id is None else "s3:GetObjectVersion"
+    return Need(action, object_arn(source.bucket, source.key), source.bucket)
+
+
+def need_of_deletion(bucket: str, key: str, version_id: str | None) -> Need:
+    """For one key of DeleteObjects."""
+    action = "s3:DeleteObject" if version_id is None else "s3:DeleteObjectVersion"
+    return Need(action, object_arn(bucket, key), bucket)
+
+
+def bucket_arn(bucket: str) -> str:
+    return f"arn:aws:s3:::{bucket}"
+
+
+def object_arn(bucket: str, key: str) -> str:
+    return f"arn:aws:s3:::{bucket}/{key}"
+
+
+def conditions(request: S3Request, need: Need, *, signed_in: str) -> Context:
+    """The condition keys of S3 that the request tells. `signed_in` is where its signature was, in the words of
+    `s3:authType`."""
+    context: dict[str, str | tuple[str, ...]] = {"s3:authType": signed_in}
+    for key, header in _HEADER_KEYS.items():
+        value = request.told.get(header)
+        if value is not None:
+            context[key] = header_text.decode(value)
+    if need.action in _LISTS:
+        context |= {key: request.query[name] for key, name in _QUERY_KEYS.items() if request.query.get(name)}
+    version_id = request.version_id
+    if (
+        request.source is not None
+        and need.bucket == request.source.bucket
+        and need.action.startswith("s3:Get")
+    ):
+        version_id = request.source.version_id
+    if version_id is not None:
+        context["s3:VersionId"] = version_id
+    tagging = request.headers.get(b"x-amz-tagging")
+    if tagging is not None:
+        tags = parse_qsl(header_text.decode(tagging), keep_blank_values=True)
+        context |= {f"s3:RequestObjectTag/{key}": value for key, value in tags}
+        context["s3:RequestObjectTagKeys"] = tuple(key for key, _ in tags)
+    return context
