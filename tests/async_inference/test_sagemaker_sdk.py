@@ -52,9 +52,8 @@ def sdk_python() -> Path:
     complete = folder / "complete"
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK)]
-        installed = subprocess.run(pip, capture_output=True, text=True, check=False)
+        install = [sys.executable, str(LOCK.with_name("install.py")), str(folder), str(LOCK)]
+        installed = subprocess.run(install, capture_output=True, text=True, check=False)
         if installed.returncode:
             reason = f"the SageMaker SDK cannot be installed: {installed.stderr[-500:]}"
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
