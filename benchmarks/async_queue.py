@@ -181,7 +181,7 @@ class Server:
 
     def resident_mib(self) -> dict[str, float]:
         """The resident memory of each kind of process of ours."""
-        kinds = {"gateway": GATEWAY, "controller": CONTROLLER, "S3": "rclone"}
+        kinds = {"gateway": GATEWAY, "controller": CONTROLLER, "S3": "moorage-s3"}
         return {
             kind: resident_mib(pid) for kind, name in kinds.items() for pid in self._running.processes(name)
         }

@@ -31,7 +31,7 @@ Script = Callable[[ContainerConnection], Awaitable[None]]
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
-    running = LocalS3(tmp_path_factory.mktemp("s3"), "in", "out").start()
+    running = LocalS3(tmp_path_factory.mktemp("s3"), "inbox", "out").start()
     yield running
     running.stop()
 
@@ -207,10 +207,10 @@ async def test_an_inline_body_becomes_an_output_object(tmp_path: Path, s3: Local
 
 async def test_an_input_object_reaches_the_container_whole(tmp_path: Path, s3: LocalS3) -> None:
     data = bytes(range(256)) * 40_000  # about 10 MB: many pieces each way
-    await s3.store().put("s3://in/folder/data.bin", data, content_type="text/plain")
+    await s3.store().put("s3://inbox/folder/data.bin", data, content_type="text/plain")
     async with world(tmp_path, s3) as here:
         await here.serve(echo)
-        invocation = await here.put(input_location="s3://in/folder/data.bin")
+        invocation = await here.put(input_location="s3://inbox/folder/data.bin")
         assert (await here.finished(invocation)).status is Status.COMPLETED
         assert here.output(invocation) == data
 
@@ -218,7 +218,7 @@ async def test_an_input_object_reaches_the_container_whole(tmp_path: Path, s3: L
 async def test_the_type_of_an_input_object_is_told_unless_the_caller_gave_one(
     tmp_path: Path, s3: LocalS3
 ) -> None:
-    await s3.store().put("s3://in/typed", b"1,2", content_type="text/csv")
+    await s3.store().put("s3://inbox/typed", b"1,2", content_type="text/csv")
 
     async def script(connection: ContainerConnection) -> None:
         request = await connection.request()
@@ -227,14 +227,14 @@ async def test_the_type_of_an_input_object_is_told_unless_the_caller_gave_one(
     async with world(tmp_path, s3) as here:
         await here.serve(script)
         for given, told in ((None, b"text/csv"), ("text/plain", b"text/plain")):
-            invocation = await here.put(input_location="s3://in/typed", content_type=given)
+            invocation = await here.put(input_location="s3://inbox/typed", content_type=given)
             await here.finished(invocation)
             assert here.output(invocation) == told
 
 
 async def test_a_container_may_reply_while_it_reads(tmp_path: Path, s3: LocalS3) -> None:
     data = bytes(range(256)) * 80_000  # more than what any buffer on the way holds
-    await s3.store().put("s3://in/streamed", data, content_type="text/plain")
+    await s3.store().put("s3://inbox/streamed", data, content_type="text/plain")
 
     async def script(connection: ContainerConnection) -> None:
         await connection.reader.readuntil(b"\r\n\r\n")
@@ -247,13 +247,13 @@ async def test_a_container_may_reply_while_it_reads(tmp_path: Path, s3: LocalS3)
 
     async with world(tmp_path, s3) as here:
         await here.serve(script)
-        invocation = await here.put(input_location="s3://in/streamed")
+        invocation = await here.put(input_location="s3://inbox/streamed")
         assert (await here.finished(invocation)).status is Status.COMPLETED
         assert here.output(invocation) == data
 
 
 async def test_a_container_that_has_heard_enough_need_not_read_on(tmp_path: Path, s3: LocalS3) -> None:
-    await s3.store().put("s3://in/too-much", bytes(20_000_000), content_type="text/plain")
+    await s3.store().put("s3://inbox/too-much", bytes(20_000_000), content_type="text/plain")
 
     async def script(connection: ContainerConnection) -> None:
         await connection.reader.readuntil(b"\r\n\r\n")
@@ -262,7 +262,7 @@ async def test_a_container_that_has_heard_enough_need_not_read_on(tmp_path: Path
 
     async with world(tmp_path, s3) as here:
         await here.serve(script)
-        reason = await here.fails(input_location="s3://in/too-much")
+        reason = await here.fails(input_location="s3://inbox/too-much")
     assert reason.startswith('Received client error (413) from primary with message "too large"')
 
 
@@ -327,10 +327,10 @@ async def test_a_model_that_takes_too_long_fails_and_is_cut_off(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("location", "said"),
     [
-        ("s3://in/missing", "there is no object s3://in/missing"),
+        ("s3://inbox/missing", "there is no object s3://inbox/missing"),
         ("s3://nowhere/missing", "there is no"),
         ("s3://in", "names no object"),
-        ("s3://in/folder/", "names no object"),
+        ("s3://inbox/folder/", "names no object"),
         ("https://example.com", "is not the URL of an S3 object"),
     ],
 )
@@ -355,12 +355,12 @@ async def test_a_failure_that_cannot_be_written_is_still_told(tmp_path: Path, s3
     async with world(tmp_path, s3) as here:
         await here.serve(echo)
         invocation = await here.put(
-            input_location="s3://in/missing", failure_location="s3://nowhere/x-error.out"
+            input_location="s3://inbox/missing", failure_location="s3://nowhere/x-error.out"
         )
         record = await here.finished(invocation)
     assert record.status is Status.FAILED
     assert record.reason is not None
-    assert "there is no object s3://in/missing" in record.reason
+    assert "there is no object s3://inbox/missing" in record.reason
     assert "The failure object is missing: there is no bucket nowhere" in record.reason
 
 
@@ -699,11 +699,11 @@ async def test_a_fault_of_ours_does_not_repeat_for_ever(
 
 
 async def test_an_s3_that_is_away_for_a_while_is_waited_for(tmp_path: Path) -> None:
-    s3 = LocalS3(tmp_path / "objects", "in", "out")
-    s3.write("s3://in/data", b"data")
+    s3 = LocalS3(tmp_path / "objects", "inbox", "out")
+    s3.write("s3://inbox/data", b"data")
     async with world(tmp_path, s3, patience_seconds=120) as here:
         await here.serve(echo)
-        invocation = await here.put(input_location="s3://in/data")
+        invocation = await here.put(input_location="s3://inbox/data")
         inline = await here.put()
         await asyncio.sleep(0.3)
         s3.start()

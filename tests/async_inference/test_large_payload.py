@@ -26,7 +26,7 @@ CONTAINER = Path(__file__).with_name("spooling_container.py")
 PARTS = {
     "controller": "controller_process",
     "gateway": "gateway_process",
-    "embedded S3": "rclone",
+    "embedded S3": "moorage-s3",
     "parent": "runtime.serve",
 }
 """What they are called, and what their command lines contain."""

@@ -3,7 +3,6 @@ do, and those behind it go on."""
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,29 +13,14 @@ import pytest
 from moorage.cli.client import PrivateRoutes
 from moorage.config import Settings
 from tests.async_inference.s3 import LocalS3
+from tests.s3.by_tcp import KEY
 from tests.servers import MoorageServer, eventually
 
 NewServer = Callable[..., MoorageServer]
 
-KEY = {"AWS_ACCESS_KEY_ID": "another", "AWS_SECRET_ACCESS_KEY": "another-secret"}
 PATIENCE_SECONDS = 1
 MIB = 1024 * 1024
 CONTAINER = Path(__file__).with_name("spooling_container.py")
-
-
-class GuardedS3(LocalS3):
-    """One that lets only KEY in."""
-
-    def start(self) -> LocalS3:
-        self._process = subprocess.Popen(
-            [
-                *(str(Path(sys.executable).with_name("rclone")), "serve", "s3", str(self._folder)),
-                *("--config", "/dev/null", "--addr", self.url.removeprefix("http://")),
-                *("--auth-key", ",".join(KEY.values()), "--log-level", "CRITICAL"),
-            ]
-        )
-        eventually(self._accepts)
-        return self
 
 
 class Endpoint:
@@ -134,7 +118,7 @@ def test_an_s3_that_denies_access(
     tmp_path: Path,
     key: Mapping[str, str],
 ) -> None:
-    s3 = GuardedS3(tmp_path / "objects", "bucket")
+    s3 = LocalS3(tmp_path / "objects", "bucket")
     s3.write("s3://bucket/in", b"from S3")
     with running(s3):
         endpoint = new_endpoint(s3.url, key)
@@ -176,11 +160,11 @@ def test_a_disk_that_is_full(new_endpoint: Callable[..., Endpoint], tmp_path: Pa
                 assert record["Reason"].startswith(
                     f"cannot write {record['OutputLocation']}: the S3 at {s3.url}"
                 )
-                assert "its disk is full" in record["Reason"]
+                assert "No space left on device" in record["Reason"]
                 assert s3.read(record["OutputLocation"]) is None
                 told = (s3.read(record["FailureLocation"]) or b"").decode()
                 assert told == record["Reason"] or "failure object is missing" in record["Reason"]
-            (folder / "bucket" / "in").unlink()
+            s3.remove("s3://bucket/in")
             endpoint.completes()
             endpoint.completes(InputLocation="s3://bucket/small")
     finally:

@@ -156,19 +156,22 @@ async def test_a_link_in_the_place_of_an_environment_goes_alone(house: House, tm
     assert (tmp_path / "victim" / "x").exists()
 
 
-async def test_uploads_that_a_crash_cut_off_are_removed(house: House) -> None:
-    bucket = house.settings.data_dir / "s3" / "b"
-    number = "d104e477-84ef-4739-b445-6fd87b32bc77"
-    cut_off = [aged(bucket / f"a/.rclone_temp_{kind}_{number}", 2) for kind in ("put", "multipart")]
-    others = [
-        aged(bucket / f".rclone_temp_put_{number}", 0.5),
-        aged(bucket / f"rclone_temp_put_{number}", 2),
-        aged(bucket / ".rclone_temp_put_mine", 2),
-        aged(bucket / "a/model.tar.gz", 2),
+async def test_uploads_that_nobody_finishes_are_removed(house: House) -> None:
+    uploads = house.settings.data_dir / "s3" / "models" / ".sgwtmp" / "multipart" / "9f86d081"
+    metadata = house.settings.data_dir / "s3-metadata" / "models" / ".sgwtmp" / "multipart" / "9f86d081"
+    for name, days in (("abandoned", 8.0), ("going-on", 8.0), ("new", 6.0)):
+        aged(uploads / name / "1", days)
+        aged(metadata / name / "1" / "meta" / "etag", days)
+    aged(uploads / "going-on" / "2", 1)
+    for directory in uploads.iterdir():
+        os.utime(directory, (NOW - 8 * DAY, NOW - 8 * DAY))
+    objects = [
+        aged(house.settings.data_dir / "s3" / "models" / name, 100) for name in ("a/b", "multipart/c/d")
     ]
     await house.keeper.remove_temporary_files(NOW)
-    assert gone(*cut_off)()
-    assert all(path.exists() for path in others)
+    assert {path.name for path in uploads.iterdir()} == {"going-on", "new"}
+    assert {path.name for path in metadata.iterdir()} == {"going-on", "new"}
+    assert all(path.exists() for path in objects)
 
 
 async def test_what_one_run_put_away_the_next_removes(house: House) -> None:

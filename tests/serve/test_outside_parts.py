@@ -2,9 +2,6 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +12,10 @@ import boto3
 import botocore.exceptions
 import pytest
 
-from tests.servers import MODELHOST, ROLE, MoorageServer, eventually, pack
+from tests.s3.by_tcp import KEY, OtherS3
+from tests.servers import MODELHOST, ROLE, MoorageServer, pack
 
 NewServer = Callable[..., MoorageServer]
-KEY = {"AWS_ACCESS_KEY_ID": "another", "AWS_SECRET_ACCESS_KEY": "another-secret"}
 
 MODEL = {
     "code/inference.py": "def model_fn(d):\n    return 1\ndef transform_fn(m, b, c, a):\n    return b, 'text/plain'\n"
@@ -28,29 +25,9 @@ MODEL = {
 @pytest.fixture
 def other_s3(tmp_path: Path) -> Iterator[str]:
     """An S3 that Moorage does not run, with credentials of its own."""
-    (tmp_path / "objects").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    rclone = Path(sys.executable).with_name("rclone")
-    keys = ",".join(KEY.values())
-    process = subprocess.Popen(
-        [
-            *(str(rclone), "serve", "s3", str(tmp_path / "objects"), "--config", "/dev/null"),
-            *("--addr", f"127.0.0.1:{port}", "--auth-key", keys, "--log-level", "ERROR"),
-        ]
-    )
-    eventually(lambda: accepts(port))
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(10)
-
-
-def accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+    s3 = OtherS3(tmp_path / "objects").start()
+    yield s3.url
+    s3.stop()
 
 
 def invoke(server: MoorageServer, name: str) -> Any:
@@ -62,7 +39,7 @@ def invoke(server: MoorageServer, name: str) -> Any:
 
 def test_models_from_another_s3(new_server: NewServer, other_s3: str) -> None:
     server = new_server(arguments=("--s3-endpoint", other_s3), environment=KEY)
-    assert not [command for command in server.processes().values() if "rclone" in command]
+    assert not [command for command in server.processes().values() if "moorage-s3" in command]
     s3 = boto3.client(
         "s3",
         endpoint_url=other_s3,

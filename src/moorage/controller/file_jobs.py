@@ -11,7 +11,6 @@ takes long: the program is ready in 40 ms.
 import ctypes
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -28,9 +27,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _MEMORY_BYTES: Final = 1024 * 1024 * 1024
 """Of addresses. Unpacking needs some 30 MB; the rest is for what an archive makes `tarfile` hold."""
 _LONGEST_REASON: Final = 2000
-_UNFINISHED_UPLOAD: Final = re.compile(
-    r"\.rclone_temp_(?:put|multipart)_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-)
+_MULTIPART_UPLOADS: Final = "*/.sgwtmp/multipart/*/*"
+"""Where the embedded S3 keeps the parts of an upload: bucket, hash of the key, upload."""
 
 
 def unpack(*, archive: str, destination: str, max_bytes: int, keep_free_bytes: int) -> None:
@@ -62,17 +60,14 @@ def remove(*, path: str) -> None:
     shutil.rmtree(target)
 
 
-def remove_unfinished_uploads(*, root: str, older_than: float) -> None:
-    """Remove what the embedded S3 was writing when it was killed: it writes objects under names of its own, which no
-    client sees, and renames them when they are whole. One that was written to since `older_than` (seconds since 1970)
-    may be under way."""
-    for directory, _, names in os.walk(root):
-        for name in names:
-            if _UNFINISHED_UPLOAD.fullmatch(name):
-                path = Path(directory, name)
-                with suppress(FileNotFoundError):  # it is whole now, or was given up
-                    if path.lstat().st_mtime < older_than:
-                        path.unlink()
+def remove_unfinished_uploads(*, root: str, metadata: str, older_than: float) -> None:
+    """Remove multipart uploads to the embedded S3 that nobody has completed or aborted, nor sent a part of since
+    `older_than`, in seconds since 1970. `metadata` is its side directory, which may be missing."""
+    for upload in Path(root).glob(_MULTIPART_UPLOADS):
+        with suppress(FileNotFoundError):  # it is complete now, or aborted
+            if max(path.lstat().st_mtime for path in (upload, *upload.iterdir())) < older_than:
+                shutil.rmtree(upload)
+                shutil.rmtree(Path(metadata, upload.relative_to(root)), ignore_errors=True)
 
 
 def _open_directories(root: Path) -> None:

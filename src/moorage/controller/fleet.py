@@ -301,10 +301,11 @@ class InstanceWorkshop:
             logger.warning("%s cannot be removed, and is tried again at the next start: %s", path, error)
 
     async def remove_unfinished_uploads(self, *, older_than: float) -> None:
-        """Remove what the embedded S3 has begun to write and not finished, and not written to since that time, in
-        seconds since 1970."""
+        """Remove multipart uploads to the embedded S3 that nobody has finished, nor sent a part of since that time,
+        in seconds since 1970."""
         root = self._settings.data_dir / "s3"
-        await self._removers.run("", "remove_unfinished_uploads", root=str(root), older_than=older_than)
+        arguments = {"root": str(root), "metadata": f"{root}-metadata", "older_than": older_than}
+        await self._removers.run("", "remove_unfinished_uploads", **arguments)
 
     def discard_all_but(self, instance_ids: set[str]) -> None:
         """Put away what instances of an earlier run have left, and go on removing what it had put away."""

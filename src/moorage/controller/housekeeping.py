@@ -25,7 +25,9 @@ from moorage.storage.failures import DatabaseUnavailable
 
 _INTERVAL_SECONDS: Final = 300.0
 _SECONDS_BETWEEN_SEARCHES: Final = 86400.0
-"""Between searches of all objects of the S3 for uploads that a crash cut off. None lasts as long without a byte."""
+"""Between searches for what uploads and crashes have left. No check at start-up lasts as long."""
+_UPLOAD_KEEP_SECONDS: Final = 7 * 86400.0
+"""How long a multipart upload may get no part, nor be completed."""
 _PROBES: Final = re.compile(r"moorage-probe-\w+")
 logger = logging.getLogger(__name__)
 
@@ -127,9 +129,9 @@ class Housekeeper:
         return [*(Path(log.path) for log in expired), *(environments / name for name in decision.removed)]
 
     async def remove_temporary_files(self, now: float) -> None:
-        """Remove what a crash has left of uploads to the embedded S3, and of the checks at start-up."""
+        """Remove uploads to the embedded S3 that nobody finishes, and what a crash has left of checks at start-up."""
         if not self._settings.s3_endpoint:
-            await self._workshop.remove_unfinished_uploads(older_than=now - _SECONDS_BETWEEN_SEARCHES)
+            await self._workshop.remove_unfinished_uploads(older_than=now - _UPLOAD_KEEP_SECONDS)
         for path in await in_thread(_probes, Path(tempfile.gettempdir()), now - _SECONDS_BETWEEN_SEARCHES):
             await self._workshop.remove(path)
 

@@ -196,14 +196,16 @@ class _Supervisor:
         stack.push_async_callback(self._stop_gateways, gateways)
 
     async def _ready(self) -> bool:
-        """Wait until the health check answers 200; False when asked to stop before."""
+        """Wait until the health check answers 200 and the S3 listens; False when asked to stop before."""
         # Another controller may hold the lease, and is waited for as long as it may be dead.
         seconds = _READY_TIMEOUT_SECONDS + self._settings.lease_seconds
         end = time.monotonic() + seconds
         while not self._stop.is_set():
             if self._failure:
                 raise CannotServe(self._failure)
-            if await _is_healthy(self._internal or self._listeners[0]):
+            if await _is_healthy(self._internal or self._listeners[0]) and (
+                self._settings.s3_endpoint or await _accepts(self._settings.s3_socket)
+            ):
                 return True
             if time.monotonic() > end:
                 raise CannotServe(
@@ -451,6 +453,15 @@ async def _is_healthy(listener: socket.socket) -> bool:
         return False
 
 
+async def _accepts(path: Path) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 def _isolation(settings: Settings, networks: Networks) -> Isolation:
     try:
         return isolation.decide(
@@ -488,8 +499,9 @@ def _s3_command(settings: Settings) -> tuple[str, ...]:
     program = str(beside) if beside.exists() else shutil.which(_S3_PROGRAM)
     if program is None:
         raise CannotServe(
-            f"The program of the embedded S3, {_S3_PROGRAM}, is neither at {beside} nor in PATH. `make` builds it, "
-            "and wheels of Moorage have it; or use another S3 with --s3-endpoint."
+            f"The program of the embedded S3, {_S3_PROGRAM}, is neither at {beside} nor in PATH. Install Moorage "
+            "from a wheel or, where Go is installed, from its sources (`make demo` does it), or use another S3 with "
+            "--s3-endpoint."
         )
     return (
         program,
