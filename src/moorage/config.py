@@ -26,6 +26,9 @@ MAX_CONTROL_PLANE_BODY_BYTES = MIB
 """The largest body of a request that is not an invocation and not for the S3. No setting: an operation's members
 cannot fill it."""
 
+CONTAINER_CREDENTIALS_PATH = "/_moorage/container-credentials/"
+"""Below it containers ask for the credentials of their execution roles."""
+
 _LEAST_SECRET = 16
 
 

@@ -21,7 +21,7 @@ from moorage.launchers.isolation import Isolation, Network
 from moorage.outbound import policy
 from moorage.outbound.client import OutboundClient
 from moorage.outbound.keeper_client import KeeperClient
-from moorage.outbound.policy import SERVER_ADDRESS, Policy
+from moorage.outbound.policy import CREDENTIALS_ADDRESS, SERVER_ADDRESS, Policy
 
 from .containers import leader_of, log_of, process_launcher, reaches, spec_for
 
@@ -32,7 +32,9 @@ needs_network = pytest.mark.skipif(NO_NETWORK is not None, reason=str(NO_NETWORK
 
 # --- the rules -----------------------------------------------------------------------------------------
 
-RULES = Policy(server=("127.0.0.1", 8080), server_port=8080, name_servers=("10.0.0.2",))
+RULES = Policy(
+    server=("127.0.0.1", 8080), server_port=8080, plain=("127.0.0.1", 8443), name_servers=("10.0.0.2",)
+)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,10 @@ RULES = Policy(server=("127.0.0.1", 8080), server_port=8080, name_servers=("10.0
     [
         ((SERVER_ADDRESS, 8080), ("127.0.0.1", 8080)),
         ((SERVER_ADDRESS, 8081), None),
+        ((SERVER_ADDRESS, 8443), ("127.0.0.1", 8443)),
+        ((CREDENTIALS_ADDRESS, 80), ("127.0.0.1", 8443)),
+        ((CREDENTIALS_ADDRESS, 8080), None),
+        (("169.254.170.3", 80), None),
         ((SERVER_ADDRESS, 53), ("10.0.0.2", 53)),
         (("93.184.216.34", 443), ("93.184.216.34", 443)),
         (("10.1.2.3", 5432), ("10.1.2.3", 5432)),
@@ -119,7 +125,8 @@ class Anywhere(Policy):
         return super().reaches_machine(own, peer) and peer[0] != "127.0.0.1"
 
 async def main():
-    rules = Anywhere(server=("127.0.0.1", int(sys.argv[2])), server_port=8080, name_servers=("127.0.0.1",))
+    server = ("127.0.0.1", int(sys.argv[2]))
+    rules = Anywhere(server=server, server_port=8080, plain=("127.0.0.1", 1), name_servers=("127.0.0.1",))
     links = Links()
     await links.open()
     relay = Relay(lambda: rules)
@@ -377,7 +384,7 @@ from moorage.outbound.relay import Relay
 async def main():
     links = Links()
     await links.open()
-    rules = Policy(server=("127.0.0.1", int(sys.argv[2])), server_port=8080)
+    rules = Policy(server=("127.0.0.1", int(sys.argv[2])), server_port=8080, plain=("127.0.0.1", int(sys.argv[2])))
     relay = Relay(lambda: rules)
     await relay.serve(links.listener, links.resolver)
     keeper = Keeper(links)

@@ -7,6 +7,7 @@ endpoint (`Endpoint.deployed`): what a running endpoint is does not change when 
 import asyncio
 import hashlib
 import logging
+import secrets
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -262,6 +263,8 @@ class InstanceWorkshop:
                 )
             ),
             network_isolation=plan.network_isolation,
+            role_arn=plan.role_arn,
+            credentials_secret="" if plan.network_isolation else secrets.token_urlsafe(32),
             cache_dir=cache_dir,
             keep_trying=keep_trying,
         )

@@ -44,6 +44,9 @@ class InstanceStates:
             self._by_deployment.setdefault(spec.deployment_id, {})[spec.instance_id] = state
         return key
 
+    def find(self, instance_id: str) -> InstanceState | None:
+        return self._by_id.get(instance_id)
+
     def ids(self) -> set[str]:
         return set(self._by_id)
 

@@ -155,6 +155,10 @@ class Reconciler:
         """The instances that there are, or that are about to be launched."""
         return [state.spec for state in self._states]
 
+    def instance(self, instance_id: str) -> InstanceState | None:
+        """The instance of that id, if there is one."""
+        return self._states.find(instance_id)
+
     def instance_statuses(self) -> Mapping[tuple[str, str, str, InstanceStatus], int]:
         """How many instances there are, by account, endpoint, variant and status."""
         return Counter(

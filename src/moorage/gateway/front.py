@@ -16,7 +16,7 @@ from moorage.auth.authorizer import ContextFactory
 from moorage.auth.credentials import AccessKey
 from moorage.auth.policy import Context
 from moorage.auth.verifier import Claim, Verifier
-from moorage.config import Settings
+from moorage.config import CONTAINER_CREDENTIALS_PATH, Settings
 from moorage.errors import (
     AccessDeniedException,
     InvalidSignatureException,
@@ -25,7 +25,7 @@ from moorage.errors import (
     ServiceError,
     UnknownOperationException,
 )
-from moorage.gateway import conditions, s3_errors, scrape, unsigned_forms
+from moorage.gateway import conditions, container_credentials, s3_errors, scrape, unsigned_forms
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
@@ -48,6 +48,7 @@ from moorage.upstream import Connector, Pool, tcp, unix
 from moorage.wire import faults, header_text
 
 _ENDPOINTS = b"/endpoints/"
+_CONTAINER_CREDENTIALS = CONTAINER_CREDENTIALS_PATH.encode()
 InvocationMaker = Callable[["GatewayFront", Request, Claim, bytes], Call]
 _CALLS: Mapping[bytes, InvocationMaker] = {
     b"invocations": InvocationCall,
@@ -111,6 +112,8 @@ class GatewayFront:
             path = target.partition(b"?")[0]
             if path == b"/_moorage/health":
                 return HealthCall(self, request)
+            if path.startswith(_CONTAINER_CREDENTIALS):
+                return container_credentials.begin(self, request)
             if path == scrape.PATH and scrape.shows_token(request):
                 return scrape.ScrapeCall(self, request)
         try:

@@ -34,6 +34,10 @@ class InstanceSpec:
     startup_timeout_seconds: float
     network_isolation: bool = False
     """The container may call nobody, whatever the server's setting is (EnableNetworkIsolation)."""
+    role_arn: str | None = None
+    """The execution role of the model; None: it has none."""
+    credentials_secret: str = field(default="", repr=False)
+    """By which the instance asks for the credentials of the role; empty: it has none."""
     cache_dir: str = ""
     """What the instances of a variant share and find again at their next start; empty: nothing."""
     keep_trying: bool = False

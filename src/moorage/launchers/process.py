@@ -27,6 +27,7 @@ from moorage.launchers.log_collector import LogCollector
 from moorage.launchers.networks import KeptNetworks, MachineNetwork, Networks, OwnNetworks, Place
 from moorage.launchers.ports import Ports
 from moorage.launchers.procfs import become_subreaper, sweep
+from moorage.launchers.server_access import ServerAccess
 from moorage.launchers.supervision import Instance
 from moorage.outbound.client import OutboundClient
 from moorage.outbound.keeper_client import KeeperClient
@@ -52,7 +53,8 @@ class ProcessLauncher:
 
     `environment` is for every container; an instance's own variables override it, and the variables that tell
     where to listen and where the model is override both. `region` fills AWS_REGION and SAGEMAKER_REGION unless
-    they are given. `marker` names this installation (its data directory): `sweep(marker)` finds the leftovers.
+    they are given; `access` tells where the server and the role's credentials are. `marker` names this installation
+    (its data directory): `sweep(marker)` finds the leftovers.
 
     A container that answers /ping with an error, or not at all because its port is closed, is replaced after
     `unhealthy_after` such pings in a row; one that just does not answer in time (it may be busy) after
@@ -69,6 +71,7 @@ class ProcessLauncher:
         host: str = "127.0.0.1",
         region: str = "us-east-1",
         environment: Mapping[str, str] | None = None,
+        access: ServerAccess | None = None,
         stop_timeout_seconds: float = 30.0,
         ping_interval_seconds: float = 5.0,
         ping_timeout_seconds: float = 2.0,
@@ -100,6 +103,7 @@ class ProcessLauncher:
         self.spawning = asyncio.Lock()
         self._keeper = keeper
         self._common = {"AWS_REGION": region, "SAGEMAKER_REGION": region, **(environment or {})}
+        self._access = access
         self._instances: dict[str, Instance] = {}
         self._housekeeping: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
@@ -170,7 +174,9 @@ class ProcessLauncher:
             procfs.MARKER_VARIABLE: self.marker,
             procfs.INSTANCE_VARIABLE: spec.instance_id,
         }
-        return base | passed_on | self.isolation.home_of(spec) | self._common | given | fixed
+        common = self._common | dict(self._access.environment(spec) if self._access is not None else {})
+        common["AWS_DEFAULT_REGION"] = given.get("AWS_REGION", common["AWS_REGION"])
+        return base | passed_on | self.isolation.home_of(spec) | common | given | fixed
 
     def _forget(self, instance: Instance) -> None:
         if self._instances.get(instance.spec.instance_id) is instance:

@@ -8,6 +8,8 @@ from typing import Final
 SERVER_ADDRESS: Final = "198.18.0.1"
 """How instances call the server: the other end of each one's link. The network is the one that RFC 2544 sets aside
 for tests of devices, so no machine that an instance would call is in it."""
+CREDENTIALS_ADDRESS: Final = "169.254.170.2"
+"""Where the SDKs of AWS ask for a container's credentials, at port 80."""
 _NETWORK: Final = ipaddress.ip_network("198.18.0.0/15")
 _FIRST: Final = 2
 MAX_INSTANCES: Final = _NETWORK.num_addresses - _FIRST - 1
@@ -32,10 +34,12 @@ _REFUSED: Final = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """`server` is where the server listens, by its port at `SERVER_ADDRESS`; `name_servers` are the machine's."""
+    """`server` is where the server listens, by its port at `SERVER_ADDRESS`, and `plain` where it does without TLS;
+    `name_servers` are the machine's."""
 
     server: Address
     server_port: int
+    plain: Address
     name_servers: Sequence[str] = ()
 
     def destination(self, host: str, port: int) -> Address | None:
@@ -43,9 +47,13 @@ class Policy:
         if host == SERVER_ADDRESS:
             if port == self.server_port:
                 return self.server
+            if port == self.plain[1]:
+                return self.plain
             if port == DNS_PORT and self.name_servers:
                 return self.name_servers[0], DNS_PORT
             return None
+        if host == CREDENTIALS_ADDRESS and port == 80:
+            return self.plain
         address = ipaddress.ip_address(host)
         return None if any(address in network for network in _REFUSED) else (host, port)
 

@@ -60,7 +60,7 @@ class Relay:
             return
         self._connections[source] += 1
         inner.is_counted = True
-        is_local = destination == policy.server and destination[0].startswith("127.")
+        is_local = destination in (policy.server, policy.plain) and destination[0].startswith("127.")
         own = (source_of(source), 0) if is_local else None
         step = self._connect(inner, destination, own, policy)
         task = asyncio.create_task(step, name=f"connect to {destination[0]}")

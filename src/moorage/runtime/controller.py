@@ -26,6 +26,7 @@ from moorage.controller.app import create_app
 from moorage.controller.async_invocations import acceptance_routes
 from moorage.controller.async_queue import async_routes
 from moorage.controller.buckets import bucket_routes
+from moorage.controller.container_credentials import container_credentials_routes
 from moorage.controller.execution_roles import ByCredentials, ByPolicies, ExecutionRoles
 from moorage.controller.feed import Feed
 from moorage.controller.fleet import InstanceWorkshop
@@ -134,6 +135,9 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
                 *account_routes(identities, first_account_id=settings.account_id),
                 *bucket_routes(bucket_policies, identities, tell_gateways=publication.tell_gateways),
                 *acceptance_routes(deployed=reconciler.deployed, put=queue.put, wake=dispatcher.wake),
+                *container_credentials_routes(
+                    instance=reconciler.instance, roles=roles, region=settings.region
+                ),
                 *metrics_routes(
                     Metrics(
                         observations=feed.observations,

@@ -34,10 +34,10 @@ class Networks:
     child: Child | None = None
 
 
-async def start_networks(settings: Settings, url: str) -> Networks:
+async def start_networks(settings: Settings, url: str, plain_url: str) -> Networks:
     """Start the process if the settings ask for one, and wait until it can do its work or says why not.
 
-    `url` is the server's own, for instances that call it.
+    `url` is the server's own, for instances that call it, and `plain_url` that without TLS.
     """
     wanted = Network(settings.container_network)
     if wanted is Network.HOST:
@@ -55,7 +55,12 @@ async def start_networks(settings: Settings, url: str) -> Networks:
     child = Child(
         "outbound",
         (sys.executable, "-m", "moorage.runtime.outbound_process", *(("--keep",) if keeps else ())),
-        environment={**os.environ, "MOORAGE_SETTINGS": settings.to_json(), "MOORAGE_URL": url},
+        environment={
+            **os.environ,
+            "MOORAGE_SETTINGS": settings.to_json(),
+            "MOORAGE_URL": url,
+            "MOORAGE_PLAIN_URL": plain_url,
+        },
         socket=settings.outbound_socket,
         gives_up=give_up,
     )

@@ -1,8 +1,8 @@
 """The process that carries the calls of instances out of their networks.
 
 Usage: python -m moorage.runtime.outbound_process [--keep]. Settings are in `MOORAGE_SETTINGS`, the server's own URL
-in `MOORAGE_URL`. With `--keep` it also makes and keeps the networks, in a user namespace, for a server that is not
-root.
+in `MOORAGE_URL`, that without TLS in `MOORAGE_PLAIN_URL`. With `--keep` it also makes and keeps the networks, in a
+user namespace, for a server that is not root.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from moorage import network_namespace
 from moorage.config import Settings
 from moorage.outbound.keeper import Keeper
 from moorage.outbound.links import Links
-from moorage.outbound.policy import Policy, name_servers
+from moorage.outbound.policy import Address, Policy, name_servers
 from moorage.outbound.relay import Relay
 from moorage.outbound.service import serve
 from moorage.runtime import last_words, logs
@@ -31,35 +32,36 @@ _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 class _CurrentPolicy:
     """With the machine's name servers as they are now: they change when a laptop changes its network."""
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._server = (parts.hostname or "127.0.0.1", parts.port or 80)
+    def __init__(self, url: str, plain_url: str) -> None:
+        server = _address(url)
         self._read_at = -1
-        self._policy = Policy(server=self._server, server_port=self._server[1])
+        self._policy = Policy(server=server, server_port=server[1], plain=_address(plain_url))
 
     def __call__(self) -> Policy:
         try:
             changed_at = _RESOLV_CONF.stat().st_mtime_ns
             if changed_at != self._read_at:
-                self._policy = Policy(
-                    server=self._server,
-                    server_port=self._server[1],
-                    name_servers=name_servers(_RESOLV_CONF.read_text(errors="replace")),
-                )
+                found = name_servers(_RESOLV_CONF.read_text(errors="replace"))
+                self._policy = replace(self._policy, name_servers=found)
                 self._read_at = changed_at
         except FileNotFoundError:
             return self._policy
         return self._policy
 
 
-async def run(settings: Settings, url: str, *, keeps: bool) -> None:
+def _address(url: str) -> Address:
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 80
+
+
+async def run(settings: Settings, url: str, plain_url: str, *, keeps: bool) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
         links = Links()
         await links.open()
-        relay = Relay(_CurrentPolicy(url))
+        relay = Relay(_CurrentPolicy(url, plain_url))
         await relay.serve(links.listener, links.resolver)
         stack.push_async_callback(relay.close)
         if keeps:
@@ -80,7 +82,8 @@ def main() -> int:
     try:
         if keeps:
             network_namespace.enter_new_user_namespace()  # before there are threads
-        uvloop.run(run(settings, os.environ["MOORAGE_URL"], keeps=keeps))
+        urls = os.environ["MOORAGE_URL"], os.environ["MOORAGE_PLAIN_URL"]
+        uvloop.run(run(settings, *urls, keeps=keeps))
     except OSError as error:
         who = "users" if keeps else "servers"
         return last_words.leave(

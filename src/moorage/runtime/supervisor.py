@@ -30,6 +30,7 @@ from moorage.launchers import isolation
 from moorage.launchers.isolation import Isolation, IsolationError, Limits, Network
 from moorage.launchers.process import ProcessLauncher, become_subreaper, sweep
 from moorage.launchers.remote import LauncherServer
+from moorage.launchers.server_access import ServerAccess
 from moorage.outbound.client import OutboundClient
 from moorage.outbound.keeper_client import KeeperClient
 from moorage.outbound.policy import SERVER_ADDRESS
@@ -42,6 +43,7 @@ from moorage.storage.s3_accounts import KEY_VARIABLE, S3Accounts
 _READY_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _S3_PROGRAM = "moorage-s3"
+_LOOPBACK_AND_EVERY = ("127.0.0.1", "localhost", "0.0.0.0")  # noqa: S104 - those that 127.0.0.1 leads to
 logger = logging.getLogger(__name__)
 
 
@@ -140,7 +142,7 @@ class _Supervisor:
                 gives_up=self._give_up,
             )
             stack.push_async_callback(self._stop_child, s3, 5.0)
-        networks = await start_networks(settings, self._url)
+        networks = await start_networks(settings, self._url, self._plain_url)
         if networks.child is not None:
             stack.push_async_callback(self._stop_child, networks.child, 5.0)
         fences = await asyncio.to_thread(_isolation, settings, networks)
@@ -157,6 +159,7 @@ class _Supervisor:
             region=settings.region,
             environment=_container_environment(self._url) if fences.network is Network.OUTBOUND else None,
             stop_timeout_seconds=settings.stop_timeout_seconds,
+            access=self._server_access(fences.network),
             isolation=fences,
             outbound=outbound,
             keeper=keeper,
@@ -194,6 +197,20 @@ class _Supervisor:
             for number in range(settings.workers)
         ]
         stack.push_async_callback(self._stop_gateways, gateways)
+
+    @property
+    def _plain_url(self) -> str:
+        """Where this server is called without TLS by what runs beside it."""
+        return self._internal_url if self._settings.tls_certificate else self._url
+
+    def _server_access(self, network: Network) -> ServerAccess | None:
+        match network:
+            case Network.ISOLATED:
+                return None
+            case Network.OUTBOUND:
+                return ServerAccess(url=f"http://{SERVER_ADDRESS}:{urlsplit(self._plain_url).port}")
+            case Network.HOST:
+                return ServerAccess(url=self._plain_url, credentials_url=self._internal_url)
 
     async def _ready(self) -> bool:
         """Wait until the health check answers 200 and the S3 listens; False when asked to stop before."""
@@ -371,8 +388,9 @@ def _bound(family: socket.AddressFamily, host: str, port: int, *, shared: bool =
 
 
 def _is_apart(settings: Settings) -> bool:
-    """Whether the server's own processes need another door than its clients."""
-    return bool(settings.tls_certificate) or settings.limits_keys
+    """Whether the server's own processes, and the SDKs in containers that ask for credentials, need another door than
+    its clients: SDKs ask loopback addresses only."""
+    return bool(settings.tls_certificate) or settings.limits_keys or settings.host not in _LOOPBACK_AND_EVERY
 
 
 def _internal_listener() -> socket.socket:
