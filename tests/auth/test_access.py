@@ -107,3 +107,29 @@ def test_a_resource_policy_that_cannot_be_read_denies_everything() -> None:
     assert may(known, ROOT, ENDPOINT + "-2")
     known.replace_resource_policies({})
     assert may(known, opened)
+
+
+def test_conditions_see_the_tags_of_ones_own_endpoints() -> None:
+    condition = {"StringEquals": {"aws:ResourceTag/team": "ml"}}
+    allows = {"Effect": "Allow", "Action": INVOKE, "Resource": "*", "Condition": condition}
+    document = json.dumps({"Version": "2012-10-17", "Statement": allows})
+    known = Access(ROOT, open_token={b"t": session("s")}.__getitem__)
+    known.replace({**SNAPSHOT, "policies": {"invoke": document}})
+    opened = known.open_session(b"t")
+    elsewhere = ENDPOINT.replace(ACCOUNT, "444455556666")
+    known.replace_resource_policies(
+        {elsewhere: json.dumps({"Version": "2012-10-17", "Statement": {**allows, "Principal": "*"}})}
+    )
+    assert not may(known, opened)
+    known.change_resource_tags({"whole": True, "tags": {ENDPOINT: {"team": "ml"}, elsewhere: {"team": "ml"}}})
+    assert may(known, opened)
+    assert not may(known, opened, ENDPOINT + "-2")
+    assert not may(known, opened, elsewhere), "what tags another account has is not told"
+    known.change_resource_tags({"whole": False, "tags": {ENDPOINT: {"team": "bi"}}})
+    assert not may(known, opened)
+    known.change_resource_tags({"whole": False, "tags": {ENDPOINT: {"team": "ml"}, elsewhere: None}})
+    assert may(known, opened)
+    known.replace_resource_policies({})
+    assert may(known, opened), "tags are known on"
+    known.change_resource_tags({"whole": True, "tags": {}})
+    assert not may(known, opened)

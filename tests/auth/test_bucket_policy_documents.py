@@ -5,13 +5,8 @@ from typing import Any
 
 import pytest
 
-from moorage.auth.bucket_policy_documents import (
-    BUCKET_ACTIONS,
-    OBJECT_ACTIONS,
-    MalformedBucketPolicy,
-    compile_bucket_policy,
-    is_public,
-)
+from moorage.auth.actions import S3_BUCKET_ACTIONS, S3_OBJECT_ACTIONS
+from moorage.auth.bucket_policy_documents import MalformedBucketPolicy, compile_bucket_policy, is_public
 
 BUCKET = "data"
 ARN = f"arn:aws:s3:::{BUCKET}"
@@ -145,13 +140,21 @@ def test_what_else_is_no_policy_is_told_by_its_element(changes: dict[str, Any]) 
     assert next(iter(changes)) in text
 
 
+def test_a_condition_key_that_is_never_filled() -> None:
+    text = problem(document(Condition={"StringEquals": {"s3:prefixx": "a"}}))
+    assert text is not None
+    assert text.startswith("Policy has an invalid condition key. ")
+    assert "never fills the condition key s3:prefixx" in text
+    assert "s3:x-amz-acl" in text
+
+
 def test_a_document_that_is_not_utf8() -> None:
     with pytest.raises(MalformedBucketPolicy, match="invalid Json"):
         compile_bucket_policy(b'{"\xff": 1}', bucket=BUCKET)
 
 
 def test_no_action_is_both_of_the_bucket_and_of_objects() -> None:
-    assert not OBJECT_ACTIONS & BUCKET_ACTIONS
+    assert not S3_OBJECT_ACTIONS & S3_BUCKET_ACTIONS
 
 
 @pytest.mark.parametrize(

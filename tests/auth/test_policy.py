@@ -500,14 +500,17 @@ def when(
 
 
 def op(rule: str, holds: bool, operator: str, value: object, /, *given: str | tuple[str, ...]) -> Case:
-    return when(OPERATORS, f"{operator}: {rule}", holds, operator, "x:key", value, *given)
+    return when(OPERATORS, f"{operator}: {rule}", holds, operator, "s3:prefix", value, *given)
 
 
 def many(rule: str, holds: bool, operator: str, value: object, /, *given: str | tuple[str, ...]) -> Case:
     return when(SETS, f"{operator}: {rule}", holds, operator, "aws:TagKeys", value, *given)
 
 
-AND = {"StringEquals": {"x:a": "1", "x:b": ["2", "3"]}, "Bool": {"x:c": True}}
+AND = {
+    "StringEquals": {"aws:RequestTag/a": "1", "aws:RequestTag/b": ["2", "3"]},
+    "Bool": {"aws:RequestTag/c": True},
+}
 
 # fmt: off
 CONDITION_CASES = [
@@ -522,9 +525,9 @@ CONDITION_CASES = [
     op("a value that is not", True, "StringNotEquals", "a", "b"),
     op("a missing key: true", True, "StringNotEquals", "a"),
     op("no values: true", True, "StringNotEquals", [], "a"),
-    when(MULTIPLE, "values of a negated operator work like AND", False, "StringNotEquals", "x:key", ["a", "b"],
+    when(MULTIPLE, "values of a negated operator work like AND", False, "StringNotEquals", "s3:prefix", ["a", "b"],
         "b"),
-    when(MULTIPLE, "… when none matches", True, "StringNotEquals", "x:key", ["a", "b"], "c"),
+    when(MULTIPLE, "… when none matches", True, "StringNotEquals", "s3:prefix", ["a", "b"], "c"),
     op("case does not matter", True, "StringEqualsIgnoreCase", "ABC", "aBc"),
     op("another value", False, "StringEqualsIgnoreCase", "ABC", "abd"),
     op("equal but for case", False, "StringNotEqualsIgnoreCase", "ABC", "abc"),
@@ -615,11 +618,11 @@ CONDITION_CASES = [
     op("a missing key: still true", True, "StringNotEqualsIfExists", "a"),
     op("a key that is there is compared", False, "StringNotEqualsIfExists", "a", "a"),
     Case(MULTIPLE, "operators and keys are joined by AND", ALLOW, [allow(Condition=AND)],
-        context={"x:a": "1", "x:b": "3", "x:c": "true"}),
+        context={"aws:RequestTag/a": "1", "aws:RequestTag/b": "3", "aws:RequestTag/c": "true"}),
     Case(MULTIPLE, "one key fails", IMPLICIT, [allow(Condition=AND)],
-        context={"x:a": "1", "x:b": "4", "x:c": "true"}),
+        context={"aws:RequestTag/a": "1", "aws:RequestTag/b": "4", "aws:RequestTag/c": "true"}),
     Case(MULTIPLE, "one operator fails", IMPLICIT, [allow(Condition=AND)],
-        context={"x:a": "1", "x:b": "2", "x:c": "false"}),
+        context={"aws:RequestTag/a": "1", "aws:RequestTag/b": "2", "aws:RequestTag/c": "false"}),
     when(SETS, "multivalued context keys require a set operator", False, "StringEquals", "aws:TagKeys", "a",
         ("a", "b")),
     when(SETS, "… unless there is one value only", True, "StringEquals", "aws:TagKeys", "a", ("a",)),
@@ -740,24 +743,26 @@ CONDITION_CASES = [
         [allow(Condition={"StringLike": {"s3:prefix": "home/${aws:username}/*"}})],
         context={"s3:prefix": "home/bob/x"}),
     Case(VARIABLES, "a variable in an ARN comparison", ALLOW,
-        [allow(Condition={"ArnLike": {"x:arn": "arn:aws:sns:*:*:${aws:username}-*"}})],
-        context={"x:arn": "arn:aws:sns:eu:1:alice-1"}),
+        [allow(Condition={"ArnLike": {"aws:RequestTag/arn": "arn:aws:sns:*:*:${aws:username}-*"}})],
+        context={"aws:RequestTag/arn": "arn:aws:sns:eu:1:alice-1"}),
     Case(VARIABLES, "a variable without a value does not match", IMPLICIT,
-        [allow(Condition={"StringEquals": {"x:key": "${aws:PrincipalTag/none}"}})], context={"x:key": ""}),
+        [allow(Condition={"StringEquals": {"s3:prefix": "${aws:PrincipalTag/none}"}})],
+        context={"s3:prefix": ""}),
     Case(VARIABLES, "inverted operators do match against a null value", ALLOW,
-        [allow(Condition={"StringNotEquals": {"x:key": "${aws:PrincipalTag/none}"}})], context={"x:key": "a"}),
+        [allow(Condition={"StringNotEquals": {"s3:prefix": "${aws:PrincipalTag/none}"}})],
+        context={"s3:prefix": "a"}),
     Case(VARIABLES, "a default in a condition", ALLOW,
-        [allow(Condition={"StringEquals": {"x:key": "${aws:PrincipalTag/none, 'dev'}"}})],
-        context={"x:key": "dev"}),
-    Case(VARIABLES, "${*} in StringLike", IMPLICIT, [allow(Condition={"StringLike": {"x:key": "a${*}"}})],
-        context={"x:key": "ab"}),
-    Case(VARIABLES, "${*} in StringEquals", ALLOW, [allow(Condition={"StringEquals": {"x:key": "a${*}"}})],
-        context={"x:key": "a*"}),
-    Case(OPERATORS, "Bool: a policy variable", ALLOW, [allow(Condition={"Bool": {"x:key": "${x:other}"}})],
-        context={"x:key": "true", "x:other": "true"}),
+        [allow(Condition={"StringEquals": {"s3:prefix": "${aws:PrincipalTag/none, 'dev'}"}})],
+        context={"s3:prefix": "dev"}),
+    Case(VARIABLES, "${*} in StringLike", IMPLICIT, [allow(Condition={"StringLike": {"s3:prefix": "a${*}"}})],
+        context={"s3:prefix": "ab"}),
+    Case(VARIABLES, "${*} in StringEquals", ALLOW, [allow(Condition={"StringEquals": {"s3:prefix": "a${*}"}})],
+        context={"s3:prefix": "a*"}),
+    Case(OPERATORS, "Bool: a policy variable", ALLOW, [allow(Condition={"Bool": {"s3:prefix": "${s3:delimiter}"}})],
+        context={"s3:prefix": "true", "s3:delimiter": "true"}),
     Case(VERSION, "2008-10-17: plain text in conditions too", ALLOW,
-        [allow(Condition={"StringEquals": {"x:key": "${aws:username}"}})], context={"x:key": "${aws:username}"},
-        version="2008-10-17"),
+        [allow(Condition={"StringEquals": {"s3:prefix": "${aws:username}"}})],
+        context={"s3:prefix": "${aws:username}"}, version="2008-10-17"),
 ]
 # fmt: on
 
@@ -843,6 +848,7 @@ def test_context_keys_of_callers() -> None:
     assert caller_context(SERVICE) == {
         "aws:PrincipalIsAWSService": "true",
         "aws:PrincipalServiceName": "sagemaker.amazonaws.com",
+        "aws:PrincipalServiceNamesList": ("sagemaker.amazonaws.com",),
     }
 
 
@@ -958,7 +964,9 @@ def test_size_does_not_count_white_space() -> None:
 
 # --- Properties ----------------------------------------------------------------------------------------
 
-CONTEXT_KEYS = st.sampled_from(["aws:SourceIp", "aws:TagKeys", "aws:CurrentTime", "x:n", "aws:username"])
+CONTEXT_KEYS = st.sampled_from(
+    ["aws:SourceIp", "aws:TagKeys", "aws:CurrentTime", "aws:RequestTag/n", "aws:username"]
+)
 TEXTS = st.sampled_from(["a", "b", "", "10.0.0.1", "2026-01-01", "7", "true", "eA==", ENDPOINT]) | st.text(
     max_size=8
 )
@@ -975,7 +983,7 @@ CONDITIONS = st.one_of(
             ["StringEquals", "StringNotLike", "ForAllValues:StringLike", "ForAnyValue:StringNotEquals"]
         ),
         CONTEXT_KEYS,
-        st.sampled_from(["a", "*", "${aws:username}", "${x:n, 'a'}", ["a", "b"]]),
+        st.sampled_from(["a", "*", "${aws:username}", "${aws:RequestTag/n, 'a'}", ["a", "b"]]),
     ),
     st.builds(lambda key, value: {"Null": {key: value}}, CONTEXT_KEYS, st.booleans()),
 )
@@ -1081,8 +1089,8 @@ OPERATOR_VALUES = {
     "Binary": ["eA=="],
     "IpAddress": ["10.0.0.0/8", "::1"],
     "NotIpAddress": ["10.0.0.0/8"],
-    "Arn": ["*", "arn:*:*:*:*:*", "not an arn", "${x:n}"],
-    "String": ["*?", "${x:n}", "${*}${?}${$}"],
+    "Arn": ["*", "arn:*:*:*:*:*", "not an arn", "${aws:RequestTag/n}"],
+    "String": ["*?", "${aws:RequestTag/n}", "${*}${?}${$}"],
     "Null": ["true"],
 }
 ALL_OPERATORS = sorted(
@@ -1109,11 +1117,11 @@ def test_evaluation_never_raises(
 ) -> None:
     family = operator.partition(":")[2] or operator
     values = next(each for prefix, each in OPERATOR_VALUES.items() if family.startswith(prefix))
-    statement = allow(Condition={operator: {"x:n": data.draw(st.sampled_from(values))}})
+    statement = allow(Condition={operator: {"aws:RequestTag/n": data.draw(st.sampled_from(values))}})
     for caller in (ALICE, SESSION, SERVICE, STRANGE_ROOT):
         decision = evaluate(
-            Request(action, resource, caller, {**context, "x:n": value}),
-            identity=[policy(statement, allow("*", f"{S3}/a*b?${{x:n}}"))],
+            Request(action, resource, caller, {**context, "aws:RequestTag/n": value}),
+            identity=[policy(statement, allow("*", f"{S3}/a*b?${{aws:RequestTag/n}}"))],
             resource=policy(named("*", statement), kind=PolicyKind.RESOURCE),
             resource_account_id=ACCOUNT,
         )

@@ -101,6 +101,10 @@ def test_an_endpoint_that_is_going_or_failed_gets_no_policy(
         (policy({**ALLOW, "Resource": "churn"}), "ResourcePolicy: Statement 1, Resource: "),
         (policy({**ALLOW, "Effect": "Maybe"}), "ResourcePolicy: Statement 1, Effect: must be Allow or Deny."),
         (
+            policy({**ALLOW, "Condition": {"StringEquals": {"sagemaker:TargetModels": "m"}}}),
+            "ResourcePolicy: Statement 1: this server never fills the condition key sagemaker:TargetModels,",
+        ),
+        (
             policy(ALLOW).replace(" ", "\u00a0", 1),
             "ResourcePolicy: may contain ASCII characters only; character 3 is another.",
         ),
@@ -188,7 +192,10 @@ async def test_conditions_do_not_see_the_tags_of_another_accounts_endpoint() -> 
         ("DescribeEndpoint", {"EndpointName": "Churn"}),
         ("ListTags", {"ResourceArn": ARN}),
     ):
-        assert await context(ACCOUNT, operation, **params) == {"aws:ResourceTag/team": "search"}
+        assert await context(ACCOUNT, operation, **params) == {
+            "aws:ResourceTag/team": "search",
+            "sagemaker:ResourceTag/team": "search",
+        }
         assert await context(OTHER_ACCOUNT, operation, **params) == {}
 
 

@@ -109,6 +109,32 @@ async def test_policies_reach_gateways_that_are_there_and_those_that_come(tmp_pa
     feed.close()
 
 
+async def test_tags_of_endpoints_reach_gateways_as_they_change(tmp_path: Path) -> None:
+    feed = Feed(gateways=1)
+    feed.publish_endpoint_tags({"first": {"team": "a"}, "second": {"team": "b"}})
+    await feed.listen(tmp_path / "feed")
+    feed.begin()
+    told: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+    task = asyncio.create_task(
+        follow(
+            tmp_path / "feed",
+            RoutingTable(on_drained=lambda each: None),
+            asyncio.Queue(),
+            asyncio.Event(),
+            endpoint_tags=told.put_nowait,
+        )
+    )
+    whole = {"first": {"team": "a"}, "second": {"team": "b"}}
+    assert await told.get() == {"whole": True, "tags": whole}
+    feed.publish_endpoint_tags(whole)
+    feed.publish_endpoint_tags({"second": {"team": "c"}, "third": {"team": "d"}})
+    change = {"first": None, "second": {"team": "c"}, "third": {"team": "d"}}
+    assert await told.get() == {"whole": False, "tags": change}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    feed.close()
+
+
 async def test_what_gateways_observe_is_added_up_and_outlives_them(tmp_path: Path) -> None:
     feed = Feed(gateways=2)
     await feed.listen(tmp_path / "feed")

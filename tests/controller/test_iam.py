@@ -815,3 +815,102 @@ async def test_what_a_simulation_cannot_do_is_refused(iam: QueryClient, store: I
             PolicyExclusionList=[{"PolicyType": "inline"}],
         )
     assert code(caught.value) == ("InvalidInput", 400)
+
+
+# --- Condition keys ------------------------------------------------------------------------------------
+
+NEVER_FILLED = {"Condition": {"StringEquals": {"s3:prefixx": "team/"}}}
+TRUST_ON_CONDITION = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Principal": {"AWS": ACCOUNT},
+            "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"sts:ExternalIdd": "x"}},
+        },
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "key"),
+    [
+        ("PutUserPolicy", {"UserName": "u", "PolicyName": "p", "PolicyDocument": 1}, "s3:prefixx"),
+        ("PutRolePolicy", {"RoleName": "r", "PolicyName": "p", "PolicyDocument": 1}, "s3:prefixx"),
+        ("CreatePolicy", {"PolicyName": "p", "PolicyDocument": 1}, "s3:prefixx"),
+        ("CreateRole", {"RoleName": "q", "AssumeRolePolicyDocument": TRUST_ON_CONDITION}, "sts:ExternalIdd"),
+        (
+            "UpdateAssumeRolePolicy",
+            {"RoleName": "r", "PolicyDocument": TRUST_ON_CONDITION},
+            "sts:ExternalIdd",
+        ),
+    ],
+)
+async def test_a_policy_may_name_only_condition_keys_that_are_filled(
+    iam: QueryClient, store: IdentityStore, operation: str, members: dict[str, Any], key: str
+) -> None:
+    await user(store, "u")
+    await role(store, "r", TRUST)
+    document = allow("s3:ListBucket", **NEVER_FILLED)
+    given = {name: document if value == 1 else value for name, value in members.items()}
+    with pytest.raises(ClientError) as caught:
+        await iam.call(operation, **given)
+    assert code(caught.value) == ("MalformedPolicyDocument", 400)
+    message = caught.value.response["Error"]["Message"]
+    assert f"this server never fills the condition key {key}," in message
+    assert "aws:SourceIp" in message
+    known = {
+        name: value.replace(key, key[:-1]) if isinstance(value, str) else value
+        for name, value in given.items()
+    }
+    await iam.call(operation, **known)
+
+
+async def test_a_simulation_may_name_any_condition_key(iam: QueryClient) -> None:
+    reply = await iam.call(
+        "SimulateCustomPolicy",
+        PolicyInputList=[allow("s3:ListBucket", **NEVER_FILLED)],
+        ActionNames=["s3:ListBucket"],
+        ContextEntries=[
+            {"ContextKeyName": "s3:prefixx", "ContextKeyValues": ["team/"], "ContextKeyType": "string"}
+        ],
+    )
+    assert reply["EvaluationResults"][0]["EvalDecision"] == "allowed"
+
+
+async def test_a_simulation_knows_keys_of_s3(iam: QueryClient) -> None:
+    statement = allow(
+        "s3:ListBucket", resource="arn:aws:s3:::data", Condition={"StringLike": {"s3:prefix": "a/*"}}
+    )
+    for prefix, decision in (("a/b", "allowed"), ("b/", "implicitDeny"), (None, "implicitDeny")):
+        entry = {"ContextKeyName": "s3:prefix", "ContextKeyValues": [prefix], "ContextKeyType": "string"}
+        reply = await iam.call(
+            "SimulateCustomPolicy",
+            PolicyInputList=[statement],
+            ActionNames=["s3:ListBucket"],
+            ResourceArns=["arn:aws:s3:::data"],
+            ContextEntries=[] if prefix is None else [entry],
+        )
+        (result,) = reply["EvaluationResults"]
+        assert result["EvalDecision"] == decision
+        assert result["MissingContextValues"] == ([] if prefix is not None else ["s3:prefix"])
+    reply = await iam.call("GetContextKeysForCustomPolicy", PolicyInputList=[statement])
+    assert reply["ContextKeyNames"] == ["s3:prefix"]
+
+
+async def test_permission_may_depend_on_the_tags_of_a_managed_policy(
+    iam: QueryClient, store: IdentityStore
+) -> None:
+    made = {}
+    for team in ("ml", "bi"):
+        tags = [{"Key": "team", "Value": team}]
+        reply = await iam.call("CreatePolicy", PolicyName=team, PolicyDocument=POLICY, Tags=tags)
+        made[team] = reply["Policy"]["Arn"]
+    document = allow("iam:*Policy", Condition={"StringEquals": {"aws:ResourceTag/team": "ml"}})
+    ann = as_(iam, await user(store, "ann", document=document))
+    for operation in ("GetPolicy", "DeletePolicy"):
+        with pytest.raises(ClientError) as caught:
+            await ann.call(operation, PolicyArn=made["bi"])
+        assert code(caught.value) == ("AccessDenied", 403)
+        await ann.call(operation, PolicyArn=made["ml"])

@@ -191,6 +191,10 @@ async def test_a_session_lasts_as_long_as_its_role_allows(sts: QueryClient, stor
         ({"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/absent"}, "AccessDenied"),
         ({"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/deployer"}, "AccessDenied"),
         ({"Policy": "{"}, "MalformedPolicyDocument"),
+        (
+            {"Policy": ASSUME.replace('"Resource": "*"', '"Resource": "arn:aws:s3:::${aws:usernam}"')},
+            "MalformedPolicyDocument",
+        ),
         ({"Policy": " " * 2049}, "PackedPolicyTooLarge"),
         ({"PolicyArns": [{"arn": f"{ADMIN}s"}]}, "ValidationError"),
         ({"PolicyArns": [{"arn": ADMIN}] * 11}, "ValidationError"),

@@ -464,3 +464,35 @@ async def test_changes_of_policies_are_told_once_committed(database_url: str) ->
     await store.delete_policy(given)
     assert len(told) == 3
     await database.close()
+
+
+# --- Tags of endpoints ---------------------------------------------------------------------------------
+
+
+async def test_the_tags_of_all_endpoints(store: ResourceStore) -> None:
+    tagged, plain = endpoint("tagged"), endpoint("plain")
+    await store.create(tagged, {"team": "ml"})
+    await store.create(plain, {})
+    await store.create(model("tagged"), {"team": "other"})
+    assert await store.all_endpoint_tags() == {tagged.arn: {"team": "ml"}}
+    await store.update_tags(plain.arn, lambda tags: {"team": "new"})
+    await store.update_tags(tagged.arn, lambda tags: {})
+    assert await store.all_endpoint_tags() == {plain.arn: {"team": "new"}}
+    await store.delete(plain)
+    assert await store.all_endpoint_tags() == {}
+
+
+async def test_changes_of_tags_of_endpoints_are_told(sqlite_url: str) -> None:
+    database = await open_database(sqlite_url)
+    told: list[None] = []
+    store = SqlResourceStore(database, on_tags_change=lambda: told.append(None))
+    await store.create(endpoint("plain"), {})
+    await store.create(model("tagged"), {"team": "ml"})
+    await store.update_tags(model("tagged").arn, lambda tags: {})
+    assert told == []
+    tagged = endpoint("tagged")
+    await store.create(tagged, {"team": "ml"})
+    await store.update_tags(tagged.arn, lambda tags: {})
+    await store.delete(tagged)
+    assert len(told) == 3
+    await database.close()

@@ -166,6 +166,18 @@ class Access:
         self._buckets = buckets
         self._authorizer.replace_bucket_policies(compiled)
 
+    def change_resource_tags(self, change: Mapping[str, Any]) -> None:
+        """Know the `tags` of these resources from now on, by ARN; null for one that has none any more. If they are
+        the `whole`, no other resource has any."""
+        tags = self._authorizer.resource_tags
+        if change["whole"]:
+            tags.clear()
+        for arn, known in change["tags"].items():
+            if known is None:
+                tags.pop(arn, None)
+            else:
+                tags[arn] = known
+
     def bucket_owner(self, bucket: str) -> str | None:
         """The account that a bucket with a policy belongs to; None if no policy of it is known."""
         found = self._authorizer.bucket_policies.get(bucket)
@@ -252,6 +264,7 @@ class Access:
             user_id=key.user_id,
             entity_arn=entity_arn,
             tags={**(identity.tags if identity is not None else {}), **session_tags},
+            token_issued=key.issued_text if isinstance(key, Session) else None,
         )
 
 
@@ -264,6 +277,7 @@ def session_headers(key: AccessKey) -> list[tuple[bytes, bytes]]:
         "session_policy": key.session_policy,
         "session_policy_arns": key.session_policy_arns,
         "session_tags": dict(key.tags),
+        "session_issued": key.issued_text,
     }
     return [(b"x-moorage-session", json.dumps(document).encode())]
 

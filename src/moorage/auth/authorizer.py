@@ -69,11 +69,13 @@ class Authorizer:
     """
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
-        self._state = _State(snapshot or {}, {}, {})
+        self.resource_tags: dict[str, Mapping[str, str]] = {}
+        """Of resources that have tags, by their ARNs. What depends on tags is never kept, so they may change."""
+        self._state = _State(snapshot or {}, {}, {}, self.resource_tags)
 
     def replace(self, snapshot: Snapshot) -> None:
-        """Decide by these from now on. Everything kept is dropped, but for the resources' policies."""
-        self._state = _State(snapshot, self._state.resource_policies, self._state.bucket_policies)
+        """Decide by these from now on. Everything kept is dropped, but for what is known of resources."""
+        self._replace(snapshot, self._state.resource_policies, self._state.bucket_policies)
 
     def adopt(self, other: "Authorizer") -> None:
         """Decide by the callers that another one knows, which is not used any more."""
@@ -81,11 +83,11 @@ class Authorizer:
 
     def replace_resource_policies(self, policies: ResourcePolicies) -> None:
         """Decide by these from now on, for the callers known. No decision is kept."""
-        self._state = _State(self._state.snapshot, policies, self._state.bucket_policies)
+        self._replace(self._state.snapshot, policies, self._state.bucket_policies)
 
     def replace_bucket_policies(self, policies: BucketPolicies) -> None:
         """The same of the policies of buckets."""
-        self._state = _State(self._state.snapshot, self._state.resource_policies, policies)
+        self._replace(self._state.snapshot, self._state.resource_policies, policies)
 
     @property
     def resource_policies(self) -> ResourcePolicies:
@@ -115,17 +117,25 @@ class Authorizer:
         known = state.decisions.get((caller_key, action, resource))
         return known if known is not None else state.decide(caller_key, action, resource, context_factory)
 
+    def _replace(self, snapshot: Snapshot, policies: ResourcePolicies, buckets: BucketPolicies) -> None:
+        self._state = _State(snapshot, policies, buckets, self.resource_tags)
+
 
 class _State:
     """One snapshot and the decisions made by it; a decision never outlives its snapshot."""
 
     def __init__(
-        self, snapshot: Snapshot, resource_policies: ResourcePolicies, bucket_policies: BucketPolicies
+        self,
+        snapshot: Snapshot,
+        resource_policies: ResourcePolicies,
+        bucket_policies: BucketPolicies,
+        resource_tags: Mapping[str, Mapping[str, str]],
     ) -> None:
         self.decisions: dict[tuple[str, str, str], Decision] = {}
         self.snapshot = dict(snapshot)
         self.resource_policies = resource_policies
         self.bucket_policies = bucket_policies
+        self._resource_tags = resource_tags
         self._constant: dict[tuple[str, str], bool] = {}
 
     def decide(
@@ -138,8 +148,9 @@ class _State:
         constant = self._is_constant(caller_key, action, grants.policies()) and (
             attached is None or self._is_constant(name, action, (attached,))
         )
+        context = {} if constant else self._context(grants.caller, resource, context_factory)
         decision = evaluate_discreetly(
-            Request(action, resource, grants.caller, {} if constant else context_factory()),
+            Request(action, resource, grants.caller, context),
             identity=grants.identity,
             boundary=grants.boundary,
             session=grants.session,
@@ -151,6 +162,15 @@ class _State:
                 self.decisions.clear()
             self.decisions[caller_key, action, resource] = decision
         return decision
+
+    def _context(self, caller: Caller, resource: str, context_factory: ContextFactory) -> Context:
+        """With the tags of the resource, if it is of the caller's own account: from others a caller could learn by
+        conditions in policies of its own what tags there are."""
+        context = context_factory()
+        tags = self._resource_tags.get(resource)
+        if tags is None or account_of(resource) != caller.account_id:
+            return context
+        return {**context, **resource_tag_context(tags)}
 
     def _attached(self, caller: Caller, action: str, resource: str) -> tuple[str, Policy | None, str]:
         """The ARN of what has the policy that is about this resource, the policy, and the account that owns the
@@ -197,6 +217,13 @@ class _State:
                 self._constant.clear()
             self._constant[owner, action] = known
         return known
+
+
+def resource_tag_context(tags: Mapping[str, str]) -> dict[str, str]:
+    """The condition keys of the tags of one of SageMaker's resources."""
+    return {
+        f"{prefix}:ResourceTag/{key}": value for prefix in ("aws", "sagemaker") for key, value in tags.items()
+    }
 
 
 def bucket_of(resource: str) -> str:

@@ -12,8 +12,15 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from moorage.auth.actions import S3_BUCKET_ACTIONS, S3_OBJECT_ACTIONS
 from moorage.auth.arns import Pattern, parse_template
-from moorage.auth.policy_documents import Policy, PolicyError, PolicyKind, compile_policy
+from moorage.auth.policy_documents import (
+    Policy,
+    PolicyError,
+    PolicyKind,
+    check_condition_keys,
+    compile_policy,
+)
 from moorage.auth.policy_principals import parse_principals
 
 MOST_BYTES: Final = 20 * 1024
@@ -21,43 +28,6 @@ MOST_BYTES: Final = 20 * 1024
 
 _BUCKET_ARN: Final = "arn:aws:s3:::"
 _STATEMENT_ELEMENTS: Final = ("Effect", "Principal", "Action", "Resource")
-
-
-def _actions(names: str) -> frozenset[str]:
-    return frozenset(f"s3:{name}".lower() for name in names.split())
-
-
-OBJECT_ACTIONS: Final = _actions(
-    """
-    AbortMultipartUpload BypassGovernanceRetention DeleteObject DeleteObjectTagging DeleteObjectVersion
-    DeleteObjectVersionTagging GetObject GetObjectAcl GetObjectAttributes GetObjectLegalHold GetObjectRetention
-    GetObjectTagging GetObjectTorrent GetObjectVersion GetObjectVersionAcl GetObjectVersionAttributes
-    GetObjectVersionForReplication GetObjectVersionTagging GetObjectVersionTorrent InitiateReplication
-    ListMultipartUploadParts ObjectOwnerOverrideToBucketOwner PutObject PutObjectAcl PutObjectLegalHold
-    PutObjectRetention PutObjectTagging PutObjectVersionAcl PutObjectVersionTagging ReplicateDelete ReplicateObject
-    ReplicateTags RestoreObject UpdateObjectEncryption
-    """
-)
-"""What a bucket's policy may allow on objects, in lower case."""
-
-BUCKET_ACTIONS: Final = _actions(
-    """
-    CreateBucketMetadataTableConfiguration DeleteBucket DeleteBucketMetadataTableConfiguration DeleteBucketPolicy
-    DeleteBucketWebsite GetAccelerateConfiguration GetAnalyticsConfiguration GetBucketAbac GetBucketAcl GetBucketCORS
-    GetBucketLocation GetBucketLogging GetBucketMetadataTableConfiguration GetBucketNotification
-    GetBucketObjectLockConfiguration GetBucketOwnershipControls GetBucketPolicy GetBucketPolicyStatus
-    GetBucketPublicAccessBlock GetBucketRequestPayment GetBucketTagging GetBucketVersioning GetBucketWebsite
-    GetEncryptionConfiguration GetIntelligentTieringConfiguration GetInventoryConfiguration GetLifecycleConfiguration
-    GetMetricsConfiguration GetReplicationConfiguration ListBucket ListBucketMultipartUploads ListBucketVersions
-    ListTagsForResource PutAccelerateConfiguration PutAnalyticsConfiguration PutBucketAbac PutBucketAcl PutBucketCORS
-    PutBucketLogging PutBucketNotification PutBucketObjectLockConfiguration PutBucketOwnershipControls PutBucketPolicy
-    PutBucketPublicAccessBlock PutBucketRequestPayment PutBucketTagging PutBucketVersioning PutBucketWebsite
-    PutEncryptionConfiguration PutIntelligentTieringConfiguration PutInventoryConfiguration PutLifecycleConfiguration
-    PutMetricsConfiguration PutReplicationConfiguration TagResource UntagResource
-    UpdateBucketMetadataInventoryTableConfiguration UpdateBucketMetadataJournalTableConfiguration
-    """
-)
-"""The same on the bucket itself. CreateBucket is none: there is no policy yet then."""
 
 
 class MalformedBucketPolicy(ValueError):
@@ -92,9 +62,14 @@ def compile_bucket_policy(document: bytes, *, bucket: str) -> Policy:
             raise MalformedBucketPolicy("Policies must be valid JSON and the first byte must be '{'")
         _check_statement(statement, bucket)
     try:
-        return compile_policy(text, name=bucket, kind=PolicyKind.RESOURCE)
+        compiled = compile_policy(text, name=bucket, kind=PolicyKind.RESOURCE)
     except PolicyError as error:
         raise MalformedBucketPolicy(str(error)) from None
+    try:
+        check_condition_keys(compiled, text)
+    except PolicyError as error:
+        raise MalformedBucketPolicy(f"Policy has an invalid condition key. {error}") from None
+    return compiled
 
 
 def _check_statement(statement: Mapping[str, Any], bucket: str) -> None:
@@ -115,7 +90,9 @@ def _check_statement(statement: Mapping[str, Any], bucket: str) -> None:
         bucket_itself = any("/" not in each for each in resources)
         for action in actions:
             matching = _matching(action)
-            if not (keys and matching & OBJECT_ACTIONS) and not (bucket_itself and matching & BUCKET_ACTIONS):
+            if not (keys and matching & S3_OBJECT_ACTIONS) and not (
+                bucket_itself and matching & S3_BUCKET_ACTIONS
+            ):
                 raise MalformedBucketPolicy("Action does not apply to any resource(s) in statement")
 
 
@@ -148,7 +125,7 @@ def _strings(statement: Mapping[str, Any], element: str, problem: str) -> list[s
 def _matching(action: str) -> frozenset[str]:
     """The actions that a text in a policy means."""
     lower = action.lower()
-    known = OBJECT_ACTIONS | BUCKET_ACTIONS
+    known = S3_OBJECT_ACTIONS | S3_BUCKET_ACTIONS
     if lower in ("*", "*:*"):
         return known
     if not _has_wildcard(lower):

@@ -27,7 +27,14 @@ from moorage.auth.policy_documents import (
     StatementId,
     compile_policy,
 )
-from moorage.auth.policy_principals import Caller, CallerKind, Level, caller_context, is_about_caller
+from moorage.auth.policy_principals import (
+    Caller,
+    CallerKind,
+    Level,
+    caller_context,
+    is_derived,
+    owner_context,
+)
 
 __all__ = [
     "Caller",
@@ -53,8 +60,9 @@ Context = Mapping[str, str | tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`context` is what the service knows of the request. The keys about the principal are derived from `principal`,
-    and those in `context` do not count. Only a simulation may say what they are, by `principal_context`."""
+    """`context` is what the service knows of the request. The keys about the principal and about the resource's owner
+    are derived, and those in `context` do not count. Only a simulation may say what they are, by
+    `principal_context`."""
 
     action: str
     resource: str
@@ -125,11 +133,12 @@ def evaluate(
     were passed when the session was made, None if there were none (a session made with policies that allow nothing
     may do nothing); `resource` the resource's own policy, or the trust policy of the role to be assumed."""
     caller = request.principal
-    facts: dict[str, str | tuple[str, ...]] = {
-        key: value
+    facts: dict[str, str | tuple[str, ...]] = {**owner_context(request.resource, resource_account_id)}
+    facts.update(
+        (key, value)
         for key, value in ((key.lower(), value) for key, value in request.context.items())
-        if not is_about_caller(key)
-    }
+        if not is_derived(key)
+    )
     about_caller = request.principal_context
     if about_caller is None:
         about_caller = caller_context(caller)

@@ -104,7 +104,24 @@ class NullCheck:
         return is_null in self.accepted
 
 
-AnyCondition = Condition | NullCheck
+@dataclass(frozen=True, slots=True)
+class Unfilled:
+    """A condition on keys that this server never fills (`moorage.auth.condition_keys`): it cannot be judged, and is
+    taken to hold or not as `otherwise` says. A simulation may give the keys."""
+
+    condition: "AnyCondition"
+    unfilled: frozenset[str]
+    otherwise: bool
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return self.condition.keys
+
+    def holds(self, facts: Facts) -> bool:
+        return self.condition.holds(facts) if self.unfilled <= facts.keys() else self.otherwise
+
+
+AnyCondition = Condition | NullCheck | Unfilled
 
 
 def compile_conditions(block: object, *, variables: bool) -> tuple[AnyCondition, ...]:

@@ -7,13 +7,14 @@ here are too.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from moorage.auth import condition_keys
 from moorage.auth.arns import Facts, Pattern, parse_template, split_arn, variable_names, variables_in
-from moorage.auth.policy_conditions import AnyCondition, compile_conditions
-from moorage.auth.policy_principals import Caller, Level, Principals, is_about_caller, parse_principals
+from moorage.auth.policy_conditions import AnyCondition, Unfilled, compile_conditions
+from moorage.auth.policy_principals import Caller, Level, Principals, is_derived, parse_principals
 
 
 class PolicyError(ValueError):
@@ -51,21 +52,39 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class UnfilledPattern:
+    """A resource with a variable that this server never fills: see `moorage.auth.policy_conditions.Unfilled`."""
+
+    pattern: "Pattern | UnfilledPattern"
+    unfilled: frozenset[str]
+    otherwise: bool
+
+    @property
+    def variables(self) -> frozenset[str]:
+        return self.pattern.variables
+
+    def matches(self, value: str, facts: Facts) -> bool:
+        return self.pattern.matches(value, facts) if self.unfilled <= facts.keys() else self.otherwise
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
-    """`keys` are the context keys that its meaning depends on, `request_keys` those that do not follow from the
-    caller."""
+    """`keys` are the context keys that its meaning depends on, `request_keys` those that follow neither from the
+    caller nor from the resource. `unfilled` are those of them that this server never fills, if it matters: such a
+    statement denies if it is a Deny, and allows nothing if it is an Allow."""
 
     id: StatementId
     denies: bool
     actions: frozenset[str]
     action_patterns: tuple[Pattern, ...]
     not_action: bool
-    resources: tuple[Pattern, ...]
+    resources: tuple[Pattern | UnfilledPattern, ...]
     not_resource: bool
     principals: Principals | None
     conditions: tuple[AnyCondition, ...]
     keys: frozenset[str]
     request_keys: frozenset[str]
+    unfilled: frozenset[str] = frozenset()
 
     def covers(self, action: str) -> bool:
         """Whether it is about this action, in lower case: "The prefix and the action name are case insensitive"."""
@@ -157,6 +176,27 @@ def compile_policy(
         tuple(each for each in statements if not each.denies),
         version,
     )
+
+
+def check_condition_keys(policy: Policy, document: str | Mapping[str, object]) -> None:
+    """For a policy that is to be stored: its conditions and variables can be judged.
+
+    Raises:
+        PolicyError: a statement that can matter here names a condition key that this server never fills; the text
+            has those that it may name.
+    """
+    for statement in policy.statements:
+        if statement.unfilled:
+            text = document if isinstance(document, str) else json.dumps(document)
+            spelling = context_keys(text)
+            named = ", ".join(sorted(spelling.get(key, key) for key in statement.unfilled))
+            number = statement.id.index
+            where = f"Statement {number}" + (f" ({statement.id.sid})" if statement.id.sid else "")
+            known = ", ".join(condition_keys.filled_for(statement.covers))
+            raise PolicyError(
+                f"{where}: this server never fills the condition key {named}, so that the statement would not do "
+                f"what it says. Of requests for what the statement covers it fills: {known}."
+            )
 
 
 def context_keys(document: str) -> dict[str, str]:
@@ -258,7 +298,7 @@ class _StatementCompiler:
         resources, not_resource = self._resources()
         conditions = self._conditions()
         keys = frozenset().union(*(each.keys for each in conditions), *(each.variables for each in resources))
-        return Statement(
+        statement = Statement(
             id=StatementId(self._policy, self._index, sid),
             denies=effect == "Deny",
             actions=frozenset(each for each in actions if not _has_wildcard(each)),
@@ -271,8 +311,12 @@ class _StatementCompiler:
             principals=self._principals(),
             conditions=conditions,
             keys=keys,
-            request_keys=frozenset(key for key in keys if not is_about_caller(key)),
+            request_keys=frozenset(key for key in keys if not is_derived(key)),
         )
+        unfilled = condition_keys.unknown_of(keys)
+        if not unfilled or not condition_keys.can_matter(statement.covers):
+            return statement
+        return _judged(statement, unfilled)
 
     def _error(self, element: str, problem: object) -> PolicyError:
         return PolicyError(f"{self._where}, {element}: {problem}.")
@@ -369,6 +413,22 @@ class _StatementCompiler:
             return parse_principals(self._item[element], negated=negated)
         except ValueError as error:
             raise self._error(element, error) from None
+
+
+def _judged(statement: Statement, unfilled: frozenset[str]) -> Statement:
+    """The statement, so that what cannot be judged of it denies, and allows nothing."""
+    denies = statement.denies
+    conditions = tuple(
+        Unfilled(each, each.keys & unfilled, denies) if each.keys & unfilled else each
+        for each in statement.conditions
+    )
+    resources = tuple(
+        UnfilledPattern(each, each.variables & unfilled, denies != statement.not_resource)
+        if each.variables & unfilled
+        else each
+        for each in statement.resources
+    )
+    return replace(statement, conditions=conditions, resources=resources, unfilled=unfilled)
 
 
 def _has_wildcard(text: str) -> bool:

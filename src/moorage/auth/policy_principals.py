@@ -27,7 +27,8 @@ class Caller:
     principal, such as `sagemaker.amazonaws.com`. `user_id` is the `UserId` of GetCallerIdentity, for a role's session
     `role-id:session-name`. `entity_arn` is the role or user behind a session; it must be given if that has a path.
     `tags` are the principal's tags, with a session's own over those of its role. A `confined` caller acts in its own
-    account only, whatever another account's resource allows.
+    account only, whatever another account's resource allows. `token_issued` is when its temporary credentials were
+    issued, if it has any: as UTC time, `2026-03-01T06:30:00Z`.
     """
 
     arn: str
@@ -40,6 +41,7 @@ class Caller:
     tags: Mapping[str, str] = field(default_factory=dict)
     entity_arn: str | None = None
     confined: bool = False
+    token_issued: str | None = None
 
     @property
     def entity(self) -> str:
@@ -54,7 +56,15 @@ class Caller:
         return self.arn
 
 
-def caller_of(*, arn: str, account_id: str, user_id: str, entity_arn: str, tags: Mapping[str, str]) -> Caller:
+def caller_of(
+    *,
+    arn: str,
+    account_id: str,
+    user_id: str,
+    entity_arn: str,
+    tags: Mapping[str, str],
+    token_issued: str | None = None,
+) -> Caller:
     """The owner of an access key. `entity_arn` is the root, user or role whose permissions the key has."""
     name = entity_arn.rpartition("/")[2]
     role_name = session_name = user_name = None
@@ -77,6 +87,7 @@ def caller_of(*, arn: str, account_id: str, user_id: str, entity_arn: str, tags:
         tags=tags,
         entity_arn=None if confined else entity_arn,
         confined=confined,
+        token_issued=token_issued,
     )
 
 
@@ -86,13 +97,18 @@ def stands_for_account(arn: str, entity_arn: str) -> bool:
     return ":assumed-role/" in arn and entity_arn.endswith(":root")
 
 
-def caller_context(caller: Caller) -> dict[str, str]:
+def caller_context(caller: Caller) -> dict[str, str | tuple[str, ...]]:
     """The global context keys about the principal, as in "AWS global condition context keys" and the table "Principal
     key values" of "IAM policy elements: Variables and tags"."""
     is_service = caller.kind is CallerKind.SERVICE
-    context = {"aws:PrincipalIsAWSService": "true" if is_service else "false"}
+    context: dict[str, str | tuple[str, ...]] = {
+        "aws:PrincipalIsAWSService": "true" if is_service else "false"
+    }
     if is_service:
-        return context | {"aws:PrincipalServiceName": caller.arn}
+        return context | {
+            "aws:PrincipalServiceName": caller.arn,
+            "aws:PrincipalServiceNamesList": (caller.arn,),
+        }
     # "For IAM roles, the request context returns the ARN of the role, not the ARN of the user that assumed the role."
     is_role = caller.kind is CallerKind.ASSUMED_ROLE
     context["aws:PrincipalArn"] = caller.entity if is_role else caller.arn
@@ -101,6 +117,10 @@ def caller_context(caller: Caller) -> dict[str, str]:
     context["aws:userid"] = caller.user_id
     if caller.kind is CallerKind.USER and caller.user_name:
         context["aws:username"] = caller.user_name
+    if caller.token_issued is not None:
+        context["aws:TokenIssueTime"] = caller.token_issued
+        # "The key is present in the request context only when the principal uses temporary credentials."
+        context["aws:MultiFactorAuthPresent"] = "false"
     return context | {f"aws:PrincipalTag/{key}": value for key, value in caller.tags.items()}
 
 
@@ -112,15 +132,30 @@ _CALLER_KEYS = frozenset(
         "aws:PrincipalType",
         "aws:PrincipalIsAWSService",
         "aws:PrincipalServiceName",
+        "aws:PrincipalServiceNamesList",
+        "aws:TokenIssueTime",
+        "aws:MultiFactorAuthPresent",
         "aws:userid",
         "aws:username",
     )
 )
 _CALLER_TAG = "aws:principaltag/"
+_OWNER_KEYS = frozenset(("aws:resourceaccount", "s3:resourceaccount"))
 
 
 def is_about_caller(key: str) -> bool:
     return key in _CALLER_KEYS or key.startswith(_CALLER_TAG)
+
+
+def is_derived(key: str) -> bool:
+    """Whether the key follows from the caller, or from the resource and who owns it."""
+    return key in _OWNER_KEYS or is_about_caller(key)
+
+
+def owner_context(resource: str, account_id: str) -> dict[str, str]:
+    """The keys about the resource's owner, in lower case."""
+    keys = _OWNER_KEYS if resource.startswith("arn:aws:s3:::") else ("aws:resourceaccount",)
+    return dict.fromkeys(keys, account_id)
 
 
 class Level(IntEnum):

@@ -59,6 +59,11 @@ class Session(AccessKey):
         return stands_for_account(self.principal_arn, self.identity_arn)
 
     @property
+    def issued_text(self) -> str:
+        """As policies see it."""
+        return f"{self.issued:%Y-%m-%dT%H:%M:%SZ}"
+
+    @property
     def expiration(self) -> datetime:
         return datetime.fromtimestamp(self.expires_at, UTC)
 

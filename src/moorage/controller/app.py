@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from moorage.audit import AuditLog
+from moorage.auth.request_context import global_context
 from moorage.auth.sealing import Sealer
 from moorage.config import MAX_CONTROL_PLANE_BODY_BYTES
 from moorage.controller import auditing, log_events, sts
@@ -237,20 +238,19 @@ def requester_of(request: Request) -> Requester:
     """Who calls, as the gateway says."""
     headers = _headers(request)
     session = json.loads(headers.get("x-moorage-session", "null"))
-    now = datetime.now(UTC)
     return Requester(
         account_id=headers["x-moorage-account-id"],
         principal_arn=headers["x-moorage-principal-arn"],
         user_id=headers["x-moorage-user-id"],
         is_session=session is not None,
-        context={
-            "aws:SourceIp": headers["x-moorage-source-ip"],
-            "aws:SecureTransport": headers["x-moorage-secure"],
-            "aws:CurrentTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "aws:EpochTime": str(int(now.timestamp())),
-            "aws:RequestedRegion": headers["x-moorage-region"],
-            "aws:UserAgent": headers.get("user-agent", ""),
-        },
+        context=global_context(
+            source_ip=headers["x-moorage-source-ip"],
+            secure=headers["x-moorage-secure"] == "true",
+            now=datetime.now(UTC),
+            region=headers["x-moorage-region"],
+            user_agent=headers.get("user-agent"),
+            referer=headers.get("referer"),
+        ),
         **(session or {}),
     )
 

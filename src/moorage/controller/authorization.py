@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage.auth.access import compile_stored
-from moorage.auth.authorizer import account_of
+from moorage.auth.authorizer import account_of, resource_tag_context
 from moorage.auth.execution_roles import SERVICE, root_arn
 from moorage.auth.policy import Context, Policy, PolicyKind
 from moorage.resources import ResourceKind, arn
-from moorage.storage.base import ResourceStore, Tags
+from moorage.storage.base import ResourceStore
 
 Params = Mapping[str, Any]
 
@@ -83,7 +83,7 @@ async def needs(
         tags, document = await store.tags_and_policy(each)
         context = asked
         if account_of(each) == caller_account_id:
-            context = {**asked, **_resource_context(tags or {})}
+            context = {**asked, **resource_tag_context(tags or {})}
         policy = None
         if document is not None and _may_have_say(operation, each, account_id):
             policy = compile_stored(document, name=each, kind=PolicyKind.RESOURCE)
@@ -121,8 +121,38 @@ def _request_context(params: Params) -> dict[str, str | tuple[str, ...]]:
     }
     if keys:
         context["aws:TagKeys"] = keys
+    return context | _configuration_context(params)
+
+
+def _configuration_context(params: Params) -> dict[str, str | tuple[str, ...]]:
+    """What CreateModel and CreateEndpointConfig say of instances and networks; keys of which they say nothing are
+    absent. With several serverless variants the largest number counts."""
+    variants = [*params.get("ProductionVariants", ()), *params.get("ShadowProductionVariants", ())]
+    pools = [pool for variant in variants for pool in variant.get("InstancePools", ())]
+    serverless = [variant["ServerlessConfig"] for variant in variants if "ServerlessConfig" in variant]
+    network = params.get("VpcConfig", {})
+    context: dict[str, str | tuple[str, ...]] = {}
+    for key, values in (
+        ("sagemaker:InstanceTypes", _members((*variants, *pools), "InstanceType")),
+        ("sagemaker:AcceleratorTypes", _members(variants, "AcceleratorType")),
+        ("sagemaker:VpcSubnets", tuple(network.get("Subnets", ()))),
+        ("sagemaker:VpcSecurityGroupIds", tuple(network.get("SecurityGroupIds", ()))),
+    ):
+        if values:
+            context[key] = values
+    for key, member in (
+        ("sagemaker:ServerlessMaxConcurrency", "MaxConcurrency"),
+        ("sagemaker:ServerlessMemorySize", "MemorySizeInMB"),
+    ):
+        numbers = [each[member] for each in serverless if member in each]
+        if numbers:
+            context[key] = str(max(numbers))
+    if "KmsKeyId" in params:
+        context["sagemaker:VolumeKmsKey"] = params["KmsKeyId"]
+    if "EnableNetworkIsolation" in params:
+        context["sagemaker:NetworkIsolation"] = "true" if params["EnableNetworkIsolation"] else "false"
     return context
 
 
-def _resource_context(tags: Tags) -> dict[str, str]:
-    return {f"aws:ResourceTag/{key}": value for key, value in tags.items()}
+def _members(items: Sequence[Params], name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(each[name] for each in items if name in each))

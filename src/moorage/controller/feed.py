@@ -105,6 +105,7 @@ class Feed:
         self._complete = False
         self._announced: dict[str, Mapping[str, Any]] = {}
         self._identities = _Identities()
+        self._endpoint_tags: Mapping[str, Mapping[str, str]] = {}
 
     def __repr__(self) -> str:
         return f"<Feed {len(self._routes)} routes, {len(self._gateways)} gateways>"
@@ -139,6 +140,15 @@ class Feed:
     def publish_bucket_policies(self, buckets: Mapping[str, Mapping[str, str]]) -> None:
         """The same of the policies of buckets, by the bucket's name: its `account_id` and the `document`."""
         self._announce("bucket_policies", buckets)
+
+    def publish_endpoint_tags(self, tags: Mapping[str, Mapping[str, str]]) -> None:
+        """The same of the tags of all endpoints that have some, by ARN; what has changed is told."""
+        before, self._endpoint_tags = self._endpoint_tags, tags
+        change: dict[str, Mapping[str, str] | None] = {arn: None for arn in before if arn not in tags}
+        change |= {arn: each for arn, each in tags.items() if before.get(arn) != each}
+        if change:
+            for gateway in self._gateways:
+                gateway.send({"endpoint_tags": {"whole": False, "tags": change}})
 
     def publish_control_plane(self, state: Mapping[str, Any]) -> None:
         """Tell every gateway how the control plane does."""
@@ -217,6 +227,7 @@ class Feed:
         gateway.write(self._identities.whole())
         for what, value in self._announced.items():
             gateway.send({what: value})
+        gateway.send({"endpoint_tags": {"whole": True, "tags": self._endpoint_tags}})
         if self._complete:
             self._send_all(gateway)
             gateway.send({"drain": list(self._awaited)})

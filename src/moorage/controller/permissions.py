@@ -31,6 +31,7 @@ class Requester:
     session_policy: str | None = None
     session_policy_arns: Sequence[str] = ()
     session_tags: Mapping[str, str] = field(default_factory=dict)
+    session_issued: str | None = None
     context: policy.Context = field(default_factory=dict)
 
     @property
@@ -147,4 +148,5 @@ def caller(requester: Requester, identity: Identity | None) -> policy.Caller:
         user_id=requester.user_id,
         entity_arn=requester.identity_arn or requester.principal_arn,
         tags={**(identity.tags if identity else {}), **requester.session_tags},
+        token_issued=requester.session_issued,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from moorage.auth import sessions
 from moorage.auth.identities import Role, assumed_role_arn
 from moorage.auth.policy import PolicyError, PolicyKind, compile_policy
+from moorage.auth.policy_documents import check_condition_keys
 from moorage.auth.sealing import Sealer
 from moorage.controller.permissions import Permissions, Requester
 from moorage.controller.query import Handler, QueryApi, Reply
@@ -172,7 +173,8 @@ async def _session_policies(call: Call, role: Role, members: Members) -> tuple[s
         if len(document) > MOST_SESSION_POLICY:
             raise PackedPolicyTooLarge(f"The session policy exceeds {MOST_SESSION_POLICY} characters")
         try:
-            compile_policy(document, name="session policy", kind=PolicyKind.IDENTITY)
+            policy = compile_policy(document, name="session policy", kind=PolicyKind.IDENTITY)
+            check_condition_keys(policy, document)
         except PolicyError as error:
             raise MalformedPolicyDocument(str(error)) from error
     arns = [each["arn"] for each in members.get("PolicyArns", ()) if "arn" in each]

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from moorage.auth.policy import Context
+from moorage.auth.request_context import global_context
 from moorage.gateway.request import Request
 from moorage.wire import header_text
 
@@ -10,17 +11,21 @@ _TARGET_MODEL = b"x-amzn-sagemaker-target-model"
 
 
 def of_request(request: Request, *, region: str) -> Context:
-    """The global condition keys that make sense here, and those of SageMaker's runtime."""
-    now = datetime.now(UTC)
-    context = {
-        "aws:SourceIp": request.client_address,
-        "aws:SecureTransport": "true" if request.secure else "false",
-        "aws:CurrentTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "aws:EpochTime": str(int(now.timestamp())),
-        "aws:RequestedRegion": region,
-    }
-    for key, header in (("aws:UserAgent", b"user-agent"), ("sagemaker:TargetModel", _TARGET_MODEL)):
-        value = request.headers.get(header)
-        if value is not None:
-            context[key] = header_text.decode(value)
+    """The global condition keys, and those of SageMaker's runtime."""
+    context = global_context(
+        source_ip=request.client_address,
+        secure=request.secure,
+        now=datetime.now(UTC),
+        region=region,
+        user_agent=_header(request, b"user-agent"),
+        referer=_header(request, b"referer"),
+    )
+    target_model = _header(request, _TARGET_MODEL)
+    if target_model is not None:
+        context["sagemaker:TargetModel"] = target_model
     return context
+
+
+def _header(request: Request, name: bytes) -> str | None:
+    value = request.headers.get(name)
+    return None if value is None else header_text.decode(value)

@@ -5,6 +5,7 @@ routes), a `{"put": route}` for each, and `{"complete": true}`; each is small, s
 Then `{"put": route}`, `{"remove": [account_id, name]}`, `{"identities": message}` (who may call: see
 `moorage.gateway.identities`), `{"policies": {arn: document…}}` (those of all endpoints),
 `{"bucket_policies": {name: {"account_id": id, "document": document}…}}` (those of all buckets that have one),
+`{"endpoint_tags": {"whole": bool, "tags": {arn: tags…}}}` (of endpoints, all that have some, or null for none),
 `{"control_plane": {…}}` (how the controller and its database do), `{"drain": [instance_id…]}` and `{"sync": number}`.
 To the controller: `{"drained": instance_id}` when an instance that no route names any more has nothing inside it, and
 `{"synced": number}` once everything before that `sync` has been taken in. While the controller is away the last table
@@ -43,13 +44,15 @@ async def follow(
     identities: Callable[[Mapping[str, Any]], None] = lambda message: None,
     policies: Callable[[Mapping[str, str]], None] = lambda documents: None,
     bucket_policies: Callable[[Mapping[str, Mapping[str, str]]], None] = lambda buckets: None,
+    endpoint_tags: Callable[[Mapping[str, Any]], None] = lambda change: None,
     control_plane: Callable[[Mapping[str, Any]], None] = lambda state: None,
     observe: Callable[[], Iterable[Report]] | None = None,
 ) -> None:
     """Keep `table` up to date, until cancelled; reconnects by itself. `received` is set once it is whole.
     `identities` is called with each message about who may call, `policies` with those of the endpoints,
-    `bucket_policies` with those of the buckets, and `control_plane` with how the controller does, which includes that
-    it is away. `observe` is asked, while there is a controller to tell, for what has been observed."""
+    `bucket_policies` with those of the buckets, `endpoint_tags` with tags of endpoints, and `control_plane` with how
+    the controller does, which includes that it is away. `observe` is asked, while there is a controller to tell, for
+    what has been observed."""
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE)
@@ -70,6 +73,8 @@ async def follow(
                     policies(message["policies"])
                 elif "bucket_policies" in message:
                     bucket_policies(message["bucket_policies"])
+                elif "endpoint_tags" in message:
+                    endpoint_tags(message["endpoint_tags"])
                 elif "control_plane" in message:
                     control_plane(message["control_plane"])
                 else:

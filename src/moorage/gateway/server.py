@@ -128,6 +128,7 @@ class GatewayServer:
                 identities=Identities(self._access, self._verifier).hear,
                 policies=self._access.replace_resource_policies,
                 bucket_policies=self._access.replace_bucket_policies,
+                endpoint_tags=self._access.change_resource_tags,
                 control_plane=partial(setattr, front, "control_plane"),
                 observe=lambda: self.observe(front),
             )

@@ -67,7 +67,10 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
     assert lease.keeping is not None
     try:
         policies_changed = asyncio.Event()
-        store = SqlResourceStore(database, on_policies_change=policies_changed.set)
+        tags_changed = asyncio.Event()
+        store = SqlResourceStore(
+            database, on_policies_change=policies_changed.set, on_tags_change=tags_changed.set
+        )
         audit = AuditLog(settings.audit_file)
         feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
         publish_state = partial(_publish_state, feed, database, lease)
@@ -81,7 +84,11 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
         async def publish_policies() -> None:
             feed.publish_policies(await store.all_policies())
 
+        async def publish_tags() -> None:
+            feed.publish_endpoint_tags(await store.all_endpoint_tags())
+
         await publish_policies()
+        await publish_tags()
         bucket_policies_changed = asyncio.Event()
         bucket_policies = BucketPolicies(
             database, _embedded_s3(settings), on_change=bucket_policies_changed.set
@@ -173,6 +180,7 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             "dispatch": dispatcher.run(),
             "publish identities": changed.publish(identities.difference, feed.change_identities),
             "publish policies": _publish(policies_changed, publish_policies),
+            "publish tags": _publish(tags_changed, publish_tags),
             "publish policies of buckets": _publish(bucket_policies_changed, publication.publish),
             "publish notifications": publisher.run(),
             "remove what is left": housekeeper.run(recovered),

@@ -121,3 +121,6 @@ class ResourceStore(Protocol):
 
     async def all_policies(self) -> Mapping[str, str]:
         """The policies of the endpoints of all accounts, by ARN."""
+
+    async def all_endpoint_tags(self) -> Mapping[str, Tags]:
+        """The tags of the endpoints of all accounts that have some, by ARN."""

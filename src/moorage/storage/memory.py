@@ -114,6 +114,10 @@ class MemoryResourceStore:
     async def all_policies(self) -> Mapping[str, str]:
         return dict(self._policies)
 
+    async def all_endpoint_tags(self) -> Mapping[str, Tags]:
+        found = {endpoint.arn: self._tags[endpoint.arn] for endpoint in self._all(Endpoint)}
+        return {arn: tags for arn, tags in found.items() if tags}
+
     def _all(self, kind: type[R]) -> list[R]:
         return [item for item in self._resources.values() if isinstance(item, kind)]
 

@@ -45,12 +45,20 @@ _SORT_COLUMNS = {"Name": "name", "CreationTime": "creation_time", "Status": "sta
 class SqlResourceStore:
     """The `ResourceStore` on a `Database`, which the caller closes.
 
-    `on_policies_change` is called after each committed change that may be one of the endpoints' policies.
+    `on_policies_change` is called after each committed change that may be one of the endpoints' policies, and
+    `on_tags_change` after one of their tags.
     """
 
-    def __init__(self, database: Database, *, on_policies_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_policies_change: Callable[[], None] = lambda: None,
+        on_tags_change: Callable[[], None] = lambda: None,
+    ) -> None:
         self._database = database
         self._on_policies_change = on_policies_change
+        self._on_tags_change = on_tags_change
 
     async def create(self, resource: Resource, tags: Tags) -> bool:
         values = {field.name: getattr(resource, field.name) for field in dataclasses.fields(resource)}
@@ -60,6 +68,8 @@ class SqlResourceStore:
                 await connection.execute(statement)
         except IntegrityError:
             return False
+        if isinstance(resource, Endpoint) and tags:
+            self._on_tags_change()
         return True
 
     async def get(self, kind: type[R], account_id: str, name: str) -> R | None:
@@ -105,6 +115,7 @@ class SqlResourceStore:
             result = await connection.execute(delete(table).where(*_is(table, resource)))
         if isinstance(resource, Endpoint):
             self._on_policies_change()
+            self._on_tags_change()
         return result.rowcount == 1
 
     async def transition(
@@ -143,6 +154,8 @@ class SqlResourceStore:
                 return None
             tags = dict(change(present))
             await connection.execute(update(table).where(table.c.arn == arn).values(tags=tags))
+        if table is schema.endpoints:
+            self._on_tags_change()
         return tags
 
     async def put_policy(self, endpoint: Endpoint, document: str, unless: Collection[EndpointStatus]) -> bool:
@@ -173,6 +186,11 @@ class SqlResourceStore:
         async with self._database.read() as connection:
             rows = await connection.execute(select(_POLICIES.c.arn, _POLICIES.c.document))
             return {row.arn: row.document for row in rows}
+
+    async def all_endpoint_tags(self) -> Mapping[str, Tags]:
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(schema.endpoints.c.arn, schema.endpoints.c.tags))
+            return {row.arn: row.tags for row in rows if row.tags}
 
 
 def _table_of_arn(arn: str) -> Table | None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from moorage.auth.identities import Role, User, identity_arn
 from moorage.auth.policy import Context, Policy, PolicyError, PolicyKind, compile_policy
+from moorage.auth.policy_documents import check_condition_keys
 from moorage.controller.permissions import Permissions, Requester
 from moorage.errors import (
     InvalidInput,
@@ -63,9 +64,7 @@ class Call:
                 self.arn(kind.kind, name), context
             )  # only who may know is told that there is none
             raise
-        for key, value in found.tags.items():
-            context |= {f"aws:ResourceTag/{key}": value, f"iam:ResourceTag/{key}": value}
-        await self.check(found.arn, context)
+        await self.check(found.arn, {**context, **resource_context(found.tags)})
         return found
 
 
@@ -78,6 +77,11 @@ def request_context(members: Members) -> dict[str, str | tuple[str, ...]]:
     if "PolicyArn" in members:
         context["iam:PolicyARN"] = members["PolicyArn"]
     return context
+
+
+def resource_context(tags: Mapping[str, str]) -> dict[str, str]:
+    """The condition keys that follow from the tags of what the request is about."""
+    return {f"{prefix}:ResourceTag/{key}": value for prefix in ("aws", "iam") for key, value in tags.items()}
 
 
 # --- Pages ---------------------------------------------------------------------------------------------
@@ -127,12 +131,12 @@ def tag_list(tags: Mapping[str, str]) -> list[Output]:
 # --- Policy documents ----------------------------------------------------------------------------------
 
 
-def check_policy(
-    document: str, kind: PolicyKind = PolicyKind.IDENTITY, *, name: str = "the policy"
-) -> Policy:
-    """Raises `MalformedPolicyDocument`."""
+def check_policy(document: str, kind: PolicyKind = PolicyKind.IDENTITY) -> Policy:
+    """For a policy that is to be stored. Raises `MalformedPolicyDocument`."""
     try:
-        return compile_policy(document, name=name, kind=kind)
+        policy = compile_policy(document, name="the policy", kind=kind)
+        check_condition_keys(policy, document)
+        return policy
     except PolicyError as error:
         raise MalformedPolicyDocument(str(error)) from error
 

@@ -15,6 +15,7 @@ from moorage.controller.iam.base import (
     encoded,
     page,
     request_context,
+    resource_context,
     tag_list,
     tags_of,
 )
@@ -139,7 +140,7 @@ async def delete_policy(call: Call, members: Members) -> Output:
     arn = members["PolicyArn"]
     if arn in AWS_MANAGED:
         raise AccessDeniedException(f"Policy {arn} belongs to AWS.")
-    await call.check(arn)
+    await _policy(call, members)
     await call.store.delete_policy(call.account_id, arn)
     return {}
 
@@ -194,9 +195,15 @@ def _path(arn: str) -> str:
 
 
 async def _policy(call: Call, members: Members) -> ManagedPolicy:
+    """The policy that the request names, with which the requester may do this."""
     arn = members["PolicyArn"]
-    await call.check(arn)
-    return await call.store.policy(call.account_id, arn)
+    try:
+        found = await call.store.policy(call.account_id, arn)
+    except NoSuchEntity:
+        await call.check(arn)  # only who may know is told that there is none
+        raise
+    await call.check(found.arn, resource_context(found.tags))
+    return found
 
 
 def _described(policy: ManagedPolicy) -> Output:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from moorage.auth import policy
 from moorage.auth.aws_managed import AWS_MANAGED
 from moorage.auth.identities import Identity, Role, User
-from moorage.auth.policy import CallerKind, Decision, PolicyKind, StatementId
+from moorage.auth.policy import CallerKind, Decision, PolicyError, PolicyKind, StatementId
 from moorage.auth.policy_documents import context_keys
-from moorage.controller.iam.base import Call, Members, Output, check_policy, page
+from moorage.controller.iam.base import Call, Members, Output, page
 from moorage.controller.iam.positions import Position, statement_positions
 from moorage.controller.permissions import compiled
 from moorage.controller.query import Handler
-from moorage.errors import InvalidInput, MalformedPolicyDocument, NoSuchEntity
+from moorage.errors import InvalidInput, NoSuchEntity
 
 _BOUNDARY = "PermissionsBoundaryPolicyInputList.1"
 _RESOURCE = "ResourcePolicy"
@@ -175,30 +175,31 @@ def _scene(
         if "ContextKeyName" in entry
     }
     origins = {**own_origins, **origins}
+    owner = members.get("ResourceOwner", caller.account_id).removeprefix("arn:aws:iam::")[:12]
+    known = {**known, "aws:ResourceAccount": owner, "s3:ResourceAccount": owner}
     return _Scene(
         caller=caller,
         context={key.lower(): value for key, value in (*known.items(), *entries.items())},
         identity=[*own, *(_given(document, name=name) for name, document in given.items())],
         boundary=_given(boundaries[0], name=_BOUNDARY) if boundaries else None,
         resource=_given(resource, PolicyKind.RESOURCE, name=_RESOURCE) if resource else None,
-        resource_account_id=members.get("ResourceOwner", caller.account_id).removeprefix("arn:aws:iam::")[
-            :12
-        ],
+        resource_account_id=owner,
         origins=origins,
         spelling=_spelling(origin.document for origin in origins.values()),
     )
 
 
 def _given(document: str, kind: PolicyKind = PolicyKind.IDENTITY, *, name: str) -> policy.Policy:
-    """A policy of the request. Simulations have no error of their own for malformed ones.
+    """A policy of the request, which may name any condition key. Simulations have no error of their own for malformed
+    ones.
 
     Raises:
         InvalidInput: it is malformed.
     """
     try:
-        return check_policy(document, kind, name=name)
-    except MalformedPolicyDocument as error:
-        raise InvalidInput(error.message) from error
+        return policy.compile_policy(document, name=name, kind=kind)
+    except PolicyError as error:
+        raise InvalidInput(str(error)) from error
 
 
 def _context_value(entry: Members) -> str | tuple[str, ...]:

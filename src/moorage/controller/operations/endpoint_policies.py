@@ -4,6 +4,7 @@ Who decides by it: `moorage.controller.authorization` here, and every gateway, w
 """
 
 from moorage.auth.policy import PolicyError, PolicyKind, compile_policy
+from moorage.auth.policy_documents import check_condition_keys
 from moorage.controller.operations.base import Call, Params
 from moorage.errors import ResourceNotFound, ValidationException
 from moorage.resources import Endpoint, EndpointStatus
@@ -44,7 +45,8 @@ def _check(document: str) -> None:
             f"ResourcePolicy: may contain ASCII characters only; character {position} is another."
         )
     try:
-        compile_policy(document, name="ResourcePolicy", kind=PolicyKind.RESOURCE)
+        policy = compile_policy(document, name="ResourcePolicy", kind=PolicyKind.RESOURCE)
+        check_condition_keys(policy, document)
     except PolicyError as error:
         raise ValidationException(f"ResourcePolicy: {error}") from None
 
