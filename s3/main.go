@@ -97,13 +97,14 @@ func run() error {
 	accounts := accounts{master: master}
 	// Without WithAdminServer and WithWebUI, neither the admin API nor the web interface exists.
 	server, err := s3api.New(
-		keys{backend},
+		answers{Backend: keys{backend}, metadata: store.metadata},
 		middlewares.RootUserConfig{Access: rootAccount, Secret: accounts.secret(rootAccount)},
 		region, accounts, nil, nil, nil, nil,
 		s3api.WithConcurrencyLimiter(mostRequests, mostRequests),
 		s3api.WithMpMaxParts(mostParts),
 		s3api.WithSocketPerm(privateFile),
 		s3api.WithDisableACL(),
+		s3api.WithMiddleware("/", sortTags),
 		s3api.WithKeepAlive(),
 		s3api.WithQuiet(),
 	)

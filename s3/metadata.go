@@ -96,7 +96,7 @@ func openMetadata(sidecar string) (meta.MetadataStorer, error) {
 		}
 		if has {
 			slog.Info("metadata is kept in extended attributes of the objects' files")
-			return inferred{meta.XattrMeta{}}, nil
+			return inferred{packed{meta.XattrMeta{}}}, nil
 		}
 	}
 	slog.Info("metadata is kept in files in " + sidecar)

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/xml"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/gofiber/fiber/v3"
+	"github.com/valyala/fasthttp"
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/meta"
+	"github.com/versity/versitygw/s3err"
+	"github.com/versity/versitygw/s3response"
+)
+
+const (
+	deleteMarkerAttribute = "delete-marker"
+	urlEncoding           = "url"
+)
+
+var (
+	errNotModified        = s3err.GetAPIError(s3err.ErrNotModified)
+	errNoSuchKey          = s3err.GetAPIError(s3err.ErrNoSuchKey)
+	errPreconditionFailed = s3err.GetAPIError(s3err.ErrPreconditionFailed)
+)
+
+// answers is a backend, with what S3 says and the POSIX backend leaves out: empty members of lists, lists that are
+// encoded, the ETag of what is not modified, and delete markers.
+type answers struct {
+	backend.Backend
+	metadata meta.MetadataStorer
+}
+
+var _ backend.Backend = answers{}
+
+func (a answers) ListObjects(ctx context.Context, input *s3.ListObjectsInput) (s3response.ListObjectsResult, error) {
+	result, err := a.Backend.ListObjects(ctx, input)
+	if err != nil {
+		return result, err
+	}
+	result.Prefix, result.Marker = orEmpty(result.Prefix), orEmpty(result.Marker)
+	if isEncoded(ctx) {
+		result.EncodingType = urlEncoding
+		encode(&result.Prefix, &result.Delimiter, &result.Marker, &result.NextMarker)
+		encodeKeys(result.Contents, func(each *s3response.Object) **string { return &each.Key })
+		encodeKeys(result.CommonPrefixes, prefixOf)
+	}
+	return result, nil
+}
+
+func (a answers) ListObjectsV2(
+	ctx context.Context, input *s3.ListObjectsV2Input,
+) (s3response.ListObjectsV2Result, error) {
+	result, err := a.Backend.ListObjectsV2(ctx, input)
+	if err != nil {
+		return result, err
+	}
+	result.Prefix = orEmpty(result.Prefix)
+	if query(ctx).Has("continuation-token") {
+		result.ContinuationToken = orEmpty(result.ContinuationToken)
+	}
+	if isEncoded(ctx) {
+		result.EncodingType = urlEncoding
+		encode(&result.Prefix, &result.Delimiter, &result.StartAfter)
+		encodeKeys(result.Contents, func(each *s3response.Object) **string { return &each.Key })
+		encodeKeys(result.CommonPrefixes, prefixOf)
+	}
+	return result, nil
+}
+
+func (a answers) ListObjectVersions(
+	ctx context.Context, input *s3.ListObjectVersionsInput,
+) (s3response.ListVersionsResult, error) {
+	result, err := a.versionsAfter(ctx, input)
+	if err != nil {
+		return result, err
+	}
+	result.Prefix, result.KeyMarker = orEmpty(result.Prefix), orEmpty(result.KeyMarker)
+	result.VersionIdMarker = orEmpty(result.VersionIdMarker)
+	if isEncoded(ctx) {
+		result.EncodingType = urlEncoding
+		encode(&result.Prefix, &result.Delimiter, &result.KeyMarker, &result.NextKeyMarker)
+		encodeKeys(result.Versions, func(each *s3response.ObjectVersion) **string { return &each.Key })
+		encodeKeys(result.DeleteMarkers, func(each *types.DeleteMarkerEntry) **string { return &each.Key })
+		encodeKeys(result.CommonPrefixes, prefixOf)
+	}
+	return result, nil
+}
+
+// versionsAfter lists what follows the marker. The POSIX backend begins with the marker itself if that is the latest
+// version of its object: such a list is asked for with one entry more, and without it.
+func (a answers) versionsAfter(
+	ctx context.Context, input *s3.ListObjectVersionsInput,
+) (s3response.ListVersionsResult, error) {
+	if marker := *input.VersionIdMarker; marker != "" && *input.MaxKeys > 0 {
+		longer, one := *input, *input.MaxKeys+1
+		longer.MaxKeys = &one
+		result, err := a.Backend.ListObjectVersions(ctx, &longer)
+		if err != nil {
+			return result, err
+		}
+		isMarker := func(key, version *string) bool { return *key == *input.KeyMarker && *version == marker }
+		count := len(result.Versions) + len(result.DeleteMarkers)
+		result.Versions = slices.DeleteFunc(result.Versions, func(each s3response.ObjectVersion) bool {
+			return isMarker(each.Key, each.VersionId)
+		})
+		result.DeleteMarkers = slices.DeleteFunc(result.DeleteMarkers, func(each types.DeleteMarkerEntry) bool {
+			return isMarker(each.Key, each.VersionId)
+		})
+		if len(result.Versions)+len(result.DeleteMarkers) < count {
+			result.MaxKeys = input.MaxKeys
+			return result, nil
+		}
+	}
+	return a.Backend.ListObjectVersions(ctx, input)
+}
+
+func (a answers) ListMultipartUploads(
+	ctx context.Context, input *s3.ListMultipartUploadsInput,
+) (s3response.ListMultipartUploadsResult, error) {
+	result, err := a.Backend.ListMultipartUploads(ctx, input)
+	if err == nil && isEncoded(ctx) {
+		result.EncodingType = urlEncoding
+		for _, value := range []*string{&result.Prefix, &result.Delimiter, &result.KeyMarker, &result.NextKeyMarker} {
+			*value = encoded(*value)
+		}
+		for i := range result.Uploads {
+			result.Uploads[i].Key = encoded(result.Uploads[i].Key)
+		}
+		for i := range result.CommonPrefixes {
+			result.CommonPrefixes[i].Prefix = encoded(result.CommonPrefixes[i].Prefix)
+		}
+	}
+	return result, err
+}
+
+func (a answers) GetObject(ctx context.Context, input *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
+	key := input.Key // which the next backend replaces
+	input.IfModifiedSince, input.IfUnmodifiedSince = wholeSecond(input.IfModifiedSince), wholeSecond(input.IfUnmodifiedSince)
+	result, err := a.Backend.GetObject(ctx, input)
+	if errors.Is(err, errNotModified) {
+		a.tellUnmodified(ctx, input.Bucket, key, input.VersionId)
+	}
+	return result, err
+}
+
+func (a answers) HeadObject(ctx context.Context, input *s3.HeadObjectInput) (*s3.HeadObjectOutput, error) {
+	key := input.Key
+	input.IfModifiedSince, input.IfUnmodifiedSince = wholeSecond(input.IfModifiedSince), wholeSecond(input.IfUnmodifiedSince)
+	result, err := a.Backend.HeadObject(ctx, input)
+	switch {
+	case errors.Is(err, errNotModified):
+		a.tellUnmodified(ctx, input.Bucket, key, input.VersionId)
+	case result == nil && errors.Is(err, errNoSuchKey) && a.isDeleted(*input.Bucket, *key):
+		info, statErr := os.Stat(filepath.Join(*input.Bucket, toPath(*key)))
+		if statErr == nil {
+			isMarker, modified := true, info.ModTime()
+			result = &s3.HeadObjectOutput{DeleteMarker: &isMarker, LastModified: &modified}
+		}
+	}
+	return result, err
+}
+
+// CopyObject answers as S3 does where the source must not be what it is: a copy is no read, so there is no 304.
+func (a answers) CopyObject(
+	ctx context.Context, input s3response.CopyObjectInput,
+) (s3response.CopyObjectOutput, error) {
+	input.CopySourceIfModifiedSince = wholeSecond(input.CopySourceIfModifiedSince)
+	input.CopySourceIfUnmodifiedSince = wholeSecond(input.CopySourceIfUnmodifiedSince)
+	result, err := a.Backend.CopyObject(ctx, input)
+	return result, ofCopy(err)
+}
+
+func (a answers) UploadPartCopy(
+	ctx context.Context, input *s3.UploadPartCopyInput,
+) (s3response.CopyPartResult, error) {
+	input.CopySourceIfModifiedSince = wholeSecond(input.CopySourceIfModifiedSince)
+	input.CopySourceIfUnmodifiedSince = wholeSecond(input.CopySourceIfUnmodifiedSince)
+	result, err := a.Backend.UploadPartCopy(ctx, input)
+	return result, ofCopy(err)
+}
+
+// wholeSecond gives the last moment of the second that a client has named: what it was told as the time of the last
+// modification is that second, while files have a finer time.
+func wholeSecond(named *time.Time) *time.Time {
+	if named == nil {
+		return nil
+	}
+	end := named.Truncate(time.Second).Add(time.Second - 1)
+	return &end
+}
+
+func ofCopy(err error) error {
+	if errors.Is(err, errNotModified) {
+		return errPreconditionFailed
+	}
+	return err
+}
+
+// PutObjectTagging answers as S3 does where the tags do not fit.
+func (a answers) PutObjectTagging(ctx context.Context, bucket, object, version string, tags map[string]string) error {
+	err := a.Backend.PutObjectTagging(ctx, bucket, object, version, tags)
+	var known s3err.S3Error
+	if errors.As(err, &known) {
+		return known
+	}
+	return err
+}
+
+// tellUnmodified adds the headers that the reply 304 has as well as the object itself.
+func (a answers) tellUnmodified(ctx context.Context, bucket, key, version *string) {
+	head, err := a.Backend.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket, Key: key, VersionId: version})
+	if request, ok := ctx.(*fasthttp.RequestCtx); ok && err == nil {
+		request.Response.Header.Set("ETag", *head.ETag)
+		request.Response.Header.SetLastModified(*head.LastModified)
+	}
+}
+
+// isDeleted tells whether the latest version of an object is a delete marker.
+func (a answers) isDeleted(bucket, key string) bool {
+	_, err := a.metadata.RetrieveAttribute(nil, bucket, toPath(key), deleteMarkerAttribute)
+	return err == nil
+}
+
+// sortTags is run around every request: it sorts tags, which versitygw takes from a map, by their keys.
+func sortTags(ctx fiber.Ctx) error {
+	if err := ctx.Next(); err != nil {
+		return err
+	}
+	response := ctx.Response()
+	isTagging := ctx.Method() == http.MethodGet && ctx.RequestCtx().QueryArgs().Has("tagging")
+	if !isTagging || response.StatusCode() != http.StatusOK {
+		return nil
+	}
+	var tagging s3response.Tagging
+	if err := xml.Unmarshal(response.Body(), &tagging); err != nil {
+		return err
+	}
+	slices.SortFunc(tagging.TagSet.Tags, func(a, b s3response.Tag) int { return cmp.Compare(a.Key, b.Key) })
+	var sorted bytes.Buffer
+	sorted.WriteString(xml.Header)
+	if err := xml.NewEncoder(&sorted).Encode(tagging); err != nil {
+		return err
+	}
+	response.SetBody(sorted.Bytes())
+	return nil
+}
+
+func query(ctx context.Context) *fasthttp.Args {
+	if request, ok := ctx.(*fasthttp.RequestCtx); ok {
+		return request.QueryArgs()
+	}
+	return &fasthttp.Args{}
+}
+
+// isEncoded tells whether the keys of a list are to be encoded, so that every key is possible in XML.
+func isEncoded(ctx context.Context) bool {
+	return string(query(ctx).Peek("encoding-type")) == urlEncoding
+}
+
+func prefixOf(each *types.CommonPrefix) **string { return &each.Prefix }
+
+func encodeKeys[T any](list []T, key func(*T) **string) {
+	for i := range list {
+		encode(key(&list[i]))
+	}
+}
+
+// encode replaces texts, which other members may share.
+func encode(values ...**string) {
+	for _, value := range values {
+		if *value != nil {
+			text := encoded(**value)
+			*value = &text
+		}
+	}
+}
+
+func encoded(text string) string { return asInURL.Replace(url.QueryEscape(text)) }
+
+// Slashes stay as they are. A space can be read as %20 by clients that take a plus for what it is.
+var asInURL = strings.NewReplacer("+", "%20", "%2F", "/")
+
+func orEmpty(value *string) *string {
+	if value == nil {
+		value = new(string)
+	}
+	return value
+}

@@ -1,0 +1,146 @@
+"""What S3 says and versitygw's POSIX backend leaves out."""
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.s3.program import S3Program
+
+ODD = ["a b", "a%2Bb", "a+b", "d/ä ö", "e\x01f", "z&<>\"'"]
+
+
+@pytest.fixture
+def client(s3: S3Program) -> Any:
+    client = s3.client()
+    client.create_bucket(Bucket="bucket")
+    return client
+
+
+def refused(call: Any, **members: Any) -> tuple[int, str, dict[str, str]]:
+    """Status, code and headers of the error."""
+    with pytest.raises(ClientError) as caught:
+        call(Bucket="bucket", **members)
+    said = caught.value.response
+    metadata = said["ResponseMetadata"]
+    return metadata["HTTPStatusCode"], said["Error"]["Code"], metadata["HTTPHeaders"]
+
+
+def test_lists_name_every_key_as_it_is(client: Any) -> None:
+    """botocore asks for encoded lists by itself, since XML has no way to write some of these keys."""
+    for key in ODD:
+        client.put_object(Bucket="bucket", Key=key)
+        client.create_multipart_upload(Bucket="bucket", Key=key)
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    for key in ODD:
+        client.put_object(Bucket="bucket", Key=key)
+    for call in (client.list_objects, client.list_objects_v2):
+        assert [each["Key"] for each in call(Bucket="bucket")["Contents"]] == ODD
+        split = call(Bucket="bucket", Delimiter=" ")
+        assert [each["Prefix"] for each in split["CommonPrefixes"]] == ["a ", "d/ä "]
+        assert [each["Key"] for each in call(Bucket="bucket", Prefix="e\x01")["Contents"]] == ["e\x01f"]
+    versions = client.list_object_versions(Bucket="bucket")["Versions"]
+    assert [each["Key"] for each in versions] == [key for key in ODD for _ in range(2)]
+    uploads = client.list_multipart_uploads(Bucket="bucket", EncodingType="url")["Uploads"]
+    assert sorted(unquote(each["Key"]) for each in uploads) == ODD
+
+
+def test_lists_go_on_after_any_key(client: Any) -> None:
+    for key in ODD:
+        client.put_object(Bucket="bucket", Key=key)
+    for name in ("list_objects", "list_objects_v2"):
+        pages = client.get_paginator(name).paginate(Bucket="bucket", PaginationConfig={"PageSize": 1})
+        assert [each["Key"] for page in pages for each in page.get("Contents", ())] == ODD
+
+
+def test_lists_of_versions_go_on_where_there_is_one_of_each_key(client: Any) -> None:
+    def all_versions(size: int) -> list[tuple[str, str]]:
+        pages = client.get_paginator("list_object_versions").paginate(
+            Bucket="bucket", PaginationConfig={"PageSize": size}
+        )
+        entries = [
+            each for page in pages for kind in ("Versions", "DeleteMarkers") for each in page.get(kind, ())
+        ]
+        return [(each["Key"], each["VersionId"]) for each in entries]
+
+    for key in ODD:
+        client.put_object(Bucket="bucket", Key=key)
+    assert all_versions(1) == [(key, "null") for key in ODD]
+    assert all_versions(4) == [(key, "null") for key in ODD]
+
+
+def test_lists_are_encoded_only_for_those_that_ask(client: Any) -> None:
+    client.put_object(Bucket="bucket", Key="a+b c/d")
+    asked = client.list_objects_v2(Bucket="bucket", EncodingType="url", Delimiter="/")
+    assert asked["EncodingType"] == "url"
+    assert asked["CommonPrefixes"] == [{"Prefix": "a%2Bb%20c/"}]
+    client.meta.events.register("before-call.s3.ListObjectsV2", _do_not_ask_for_encoding)
+    plain = client.list_objects_v2(Bucket="bucket")
+    assert not plain.get("EncodingType")
+    assert [each["Key"] for each in plain["Contents"]] == ["a+b c/d"]
+
+
+def _do_not_ask_for_encoding(params: dict[str, Any], **_: Any) -> None:
+    params["query_string"].pop("encoding-type", None)
+    params["url"] = params["url"].replace("&encoding-type=url", "")
+
+
+def test_lists_have_their_empty_members(client: Any) -> None:
+    assert client.list_objects(Bucket="bucket").items() >= {"Prefix": "", "Marker": ""}.items()
+    assert client.list_objects_v2(Bucket="bucket")["Prefix"] == ""
+    versions = client.list_object_versions(Bucket="bucket")
+    assert versions.items() >= {"Prefix": "", "KeyMarker": "", "VersionIdMarker": ""}.items()
+
+
+def test_what_is_not_modified_has_its_etag(client: Any) -> None:
+    etag = client.put_object(Bucket="bucket", Key="k", Body=b"x")["ETag"]
+    modified = client.head_object(Bucket="bucket", Key="k")["LastModified"]
+    for call in (client.get_object, client.head_object):
+        call(Bucket="bucket", Key="k", IfUnmodifiedSince=modified)
+        for condition in ({"IfNoneMatch": etag}, {"IfModifiedSince": modified}):
+            status, _, headers = refused(call, Key="k", **condition)
+            assert (status, headers["etag"]) == (304, etag)
+            assert "last-modified" in headers
+
+
+def test_a_copy_of_what_must_not_be_is_no_304(client: Any) -> None:
+    etag = client.put_object(Bucket="bucket", Key="k", Body=b"x")["ETag"]
+    source = {"CopySource": "bucket/k", "CopySourceIfNoneMatch": etag}
+    assert refused(client.copy_object, Key="copy", **source)[:2] == (412, "PreconditionFailed")
+    upload = client.create_multipart_upload(Bucket="bucket", Key="copy")["UploadId"]
+    part = {"UploadId": upload, "PartNumber": 1, **source}
+    assert refused(client.upload_part_copy, Key="copy", **part)[:2] == (412, "PreconditionFailed")
+
+
+@pytest.mark.parametrize("key", ["k", "a//b"])
+def test_head_of_a_deleted_object_tells_the_delete_marker(client: Any, key: str) -> None:
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    client.put_object(Bucket="bucket", Key=key)
+    client.delete_object(Bucket="bucket", Key=key)
+    for call in (client.get_object, client.head_object):
+        status, _, headers = refused(call, Key=key)
+        assert (status, headers["x-amz-delete-marker"]) == (404, "true")
+    assert "x-amz-delete-marker" not in refused(client.head_object, Key="never")[2]
+
+
+def test_tags_come_in_the_order_of_their_keys(client: Any) -> None:
+    tags = [{"Key": f"{number}", "Value": "v"} for number in range(10)]
+    client.put_object(Bucket="bucket", Key="k")
+    client.put_object_tagging(Bucket="bucket", Key="k", Tagging={"TagSet": tags[::-1]})
+    client.put_bucket_tagging(Bucket="bucket", Tagging={"TagSet": tags[::-1]})
+    assert client.get_object_tagging(Bucket="bucket", Key="k")["TagSet"] == tags
+    assert client.get_bucket_tagging(Bucket="bucket")["TagSet"] == tags
+
+
+def test_the_longest_tags_are_kept(client: Any) -> None:
+    """With their keys they have 3,840 bytes; a file of ext4 has 4,096 for all its extended attributes."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    text = "".join(letters[(index * index * 31 + index * 7) % 62] for index in range(3840))
+    tags = [{"Key": f"{n}{text[n * 384 :][:127]}", "Value": text[n * 384 + 128 :][:256]} for n in range(10)]
+    client.put_object(Bucket="bucket", Key="k", Metadata={"a": "b" * 1000})
+    client.put_object_tagging(Bucket="bucket", Key="k", Tagging={"TagSet": tags})
+    assert client.get_object_tagging(Bucket="bucket", Key="k")["TagSet"] == tags
+    client.copy_object(Bucket="bucket", Key="copy", CopySource="bucket/k")
+    assert client.get_object_tagging(Bucket="bucket", Key="copy")["TagSet"] == tags
+    assert client.head_object(Bucket="bucket", Key="copy")["Metadata"] == {"a": "b" * 1000}
