@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.s3.program import A, B, S3Program
+from tests.servers import MoorageServer
 
 FIXTURE = Path(__file__).with_name("made_with_rclone.tar.gz")
 KNOWN_EVERYWHERE = (".json", ".html", ".png")
@@ -69,6 +70,21 @@ def test_what_rclone_left_of_uploads_is_removed(old: tuple[S3Program, Expected])
     left = {str(path.relative_to(s3.root)) for path in s3.root.rglob("*") if path.is_file()}
     assert left == {*expected, ".moorage-s3"}
     assert not (s3.root / "models" / "cut").exists()
+
+
+def test_a_whole_server_starts_on_it(
+    old: tuple[S3Program, Expected], new_server: Callable[..., MoorageServer]
+) -> None:
+    """The root key of the directory's own account reaches what it did before."""
+    s3, expected = old
+    client = new_server(s3.data_dir.name).client("s3")
+    assert client.get_object(Bucket="models", Key="churn/notes.txt")["Body"].read() == b"kept\n"
+    listed = client.list_objects_v2(Bucket="models")["Contents"]
+    assert {f"models/{entry['Key']}" for entry in listed} == {
+        name for name in expected if name.startswith("models/")
+    }
+    client.put_object(Bucket="empty-bucket", Key="new", Body=b"1")
+    client.delete_object(Bucket="models", Key="data/train.csv")
 
 
 def test_etags_stay_for_as_long_as_the_object_does(old: tuple[S3Program, Expected]) -> None:
