@@ -29,10 +29,10 @@ wheel: build/wheel ## a wheel in build/wheel with the gateway compiled (needs a 
 	@ls $</*.whl
 
 # In a copy of the sources, so that nothing compiled can ever be imported instead of a source that has changed.
-build/wheel: .venv/test $(SOURCES) README.md LICENSE
+build/wheel: .venv/test $(SOURCES) README.md LICENSE THIRD_PARTY.md
 	@command -v cc >/dev/null || { echo "Compiling needs a C compiler (Debian: apt-get install gcc)." >&2; exit 1; }
 	@rm -rf build/wheel build/source && mkdir -p build/source
-	@cp -R pyproject.toml README.md LICENSE src s3 build/source/
+	@cp -R pyproject.toml README.md LICENSE THIRD_PARTY.md src s3 build/source/
 	@find build/source -name '*.so' -delete
 	@echo "Compiling the gateway (takes half a minute) ..."
 	@PATH="$(CURDIR)/$(BIN):$$PATH" HATCH_BUILD_HOOK_ENABLE_MYPYC=1 \

@@ -2,14 +2,21 @@
 
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+sys.path.append(str(ROOT / "s3"))  # where its scripts find each other
+PROGRAM = Path(sys.executable).with_name("moorage-s3")
 
 
 def load(path: str) -> ModuleType:
@@ -23,6 +30,7 @@ def load(path: str) -> ModuleType:
 
 install = load("requirements/install.py")
 build = load("s3/build.py")
+third_party = load("s3/third_party.py")
 
 
 def test_options_of_pip_are_those_of_uv() -> None:
@@ -168,5 +176,39 @@ def test_the_program_that_the_tests_use_is_that_of_the_sources() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "s3" / "build.py")], capture_output=True, text=True, check=True
     )
-    installed = Path(sys.executable).with_name("moorage-s3")
-    assert installed.read_bytes() == Path(done.stdout.strip()).read_bytes(), "run `make .venv/test`"
+    assert PROGRAM.read_bytes() == Path(done.stdout.strip()).read_bytes(), "run `make .venv/test`"
+
+
+def test_all_whose_work_is_used_are_named() -> None:
+    text = (ROOT / "THIRD_PARTY.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+    named = {(name, version) for name, version, _ in rows}
+    modules = third_party.modules_in(PROGRAM.read_bytes())
+    packages = third_party.packages_in((ROOT / "requirements" / "core.txt").read_text())
+    assert ("github.com/versity/versitygw", "v1.8.0") in modules
+    assert {*modules, *packages} <= named, "run s3/third_party.py"
+    assert named - {*modules, *packages} == {("module", "version"), ("package", "version"), third_party._GO}
+    for module, _ in modules:
+        assert re.search(rf"^### .*{re.escape(module)}", text, re.MULTILINE), module
+
+
+def test_the_wheel_has_the_program(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    shutil.copytree(ROOT / "s3", source / "s3", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY.md"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    assert re.fullmatch(r"moorage-[\d.]+-py3-none-linux_\w+\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        program = next(name for name in names if name.endswith(".data/scripts/moorage-s3"))
+        assert archive.read(program) == PROGRAM.read_bytes()
+        assert any(name.endswith("licenses/THIRD_PARTY.md") for name in names)
+        assert not [name for name in names if name.endswith((".go", "hatch_hook.py"))]
