@@ -3,18 +3,23 @@ package main
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
 )
 
 // escape begins the name of a file or directory for a part of a key that cannot be one. It sorts where a slash does:
 // after every other name that begins with a dot, and before a zero. So lists keep S3's order of keys with empty parts.
 const escape = ".\U0010FFFF"
+
+// longestName is that of a file or directory, in bytes.
+const longestName = 255
 
 // keys is a backend in which every key is a key of its own: `a//b`, `/a` and `a/./b` are not `a/b`, as they are for a
 // file system, and what the backend keeps for itself is no object. Of a slash at the end it takes care by itself.
@@ -40,6 +45,15 @@ func toPath(key string) string {
 		}
 	}
 	return strings.Join(parts, "/")
+}
+
+// toNewPath gives the path of a key that is written to.
+func toNewPath(key *string) (*string, error) {
+	path := change(key, toPath)
+	if path != nil && slices.ContainsFunc(strings.Split(*path, "/"), func(name string) bool { return len(name) > longestName }) {
+		return nil, s3err.GetKeyTooLongErr(int64(len(*key)), longestName)
+	}
+	return path, nil
 }
 
 // toPathPrefix gives what the paths of keys with a prefix begin with. Its last part need not be whole. (Paths of keys
@@ -89,8 +103,10 @@ func toSourcePath(source string) string {
 
 func (k keys) NormalizeObjectKey(_, object string) string { return object }
 
-func (k keys) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
-	in.Key = change(in.Key, toPath)
+func (k keys) PutObject(ctx context.Context, in s3response.PutObjectInput) (out s3response.PutObjectOutput, err error) {
+	if in.Key, err = toNewPath(in.Key); err != nil {
+		return out, err
+	}
 	return k.Backend.PutObject(ctx, in)
 }
 
@@ -109,8 +125,11 @@ func (k keys) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttribute
 	return k.Backend.GetObjectAttributes(ctx, in)
 }
 
-func (k keys) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
-	in.Key, in.CopySource = change(in.Key, toPath), change(in.CopySource, toSourcePath)
+func (k keys) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (out s3response.CopyObjectOutput, err error) {
+	if in.Key, err = toNewPath(in.Key); err != nil {
+		return out, err
+	}
+	in.CopySource = change(in.CopySource, toSourcePath)
 	return k.Backend.CopyObject(ctx, in)
 }
 
@@ -161,9 +180,11 @@ func (k keys) GetObjectLegalHold(ctx context.Context, bucket, key, version strin
 	return k.Backend.GetObjectLegalHold(ctx, bucket, toPath(key), version)
 }
 
-func (k keys) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
-	in.Key = change(in.Key, toPath)
-	out, err := k.Backend.CreateMultipartUpload(ctx, in)
+func (k keys) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (out s3response.InitiateMultipartUploadResult, err error) {
+	if in.Key, err = toNewPath(in.Key); err != nil {
+		return out, err
+	}
+	out, err = k.Backend.CreateMultipartUpload(ctx, in)
 	out.Key = toKey(out.Key)
 	return out, err
 }

@@ -63,8 +63,8 @@ def document(modules: Mapping[tuple[str, str], list[str]], packages: Mapping[tup
     lines = [
         "# Third parties",
         "",
-        "Written by `s3/third_party.py`. The program of the embedded S3, `moorage-s3`, which wheels of Moorage contain,",
-        "is linked from these modules. The source of each is at `https://<module>`, under the tag that is its version.",
+        "Written by `s3/third_party.py`. The program of the embedded S3, `moorage-s3`, which is in wheels, is linked",
+        "from these modules. The source of each is at `https://<module>`, under the tag that is its version.",
         "",
         "| module | version | licence |",
         "|---|---|---|",

@@ -163,3 +163,25 @@ def test_what_the_program_keeps_for_itself_is_no_object(s3: S3Program) -> None:
     assert part.read_bytes() == b"secret"
     assert Path(part).exists()
     assert set(names(client.list_objects_v2(Bucket="bucket"))) >= {path}
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "code"),
+    [
+        ("d/", b"data", "DirectoryObjectContainsData"),
+        ("d", b"", "ExistingObjectIsDirectory"),
+        ("d/x/below", b"", "ObjectParentIsFile"),
+        (f"e/{'x' * 256}", b"", "KeyTooLongError"),
+    ],
+)
+def test_what_no_file_can_be_is_refused(s3: S3Program, key: str, body: bytes, code: str) -> None:
+    client = s3.client()
+    client.create_bucket(Bucket="bucket")
+    client.put_object(Bucket="bucket", Key="d/x", Body=b"x")
+    with pytest.raises(ClientError, match=code):
+        client.put_object(Bucket="bucket", Key=key, Body=body)
+    assert names(client.list_objects_v2(Bucket="bucket")) == ["d/x"]
+    assert client.get_object(Bucket="bucket", Key="d/x")["Body"].read() == b"x"
+    if code == "KeyTooLongError":  # the others are refused when the upload is completed
+        with pytest.raises(ClientError, match=code):
+            client.create_multipart_upload(Bucket="bucket", Key=key)
