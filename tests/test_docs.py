@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from moorage.auth.condition_keys import FILLED
 from moorage.cli.main import app
 from moorage.config import Settings
 
@@ -27,6 +28,13 @@ def test_every_command_is_documented() -> None:
     pages = "\n".join(page.read_text() for page in PAGES)
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert [name for name in commands if f"moorage {name}" not in pages] == []
+
+
+def test_every_condition_key_that_is_filled_is_documented() -> None:
+    section = (ROOT / "docs/security.md").read_text().partition("### Conditions\n")[2].partition("\n### ")[0]
+    table = section.partition("| requests |")[2].partition("\n\n")[0]
+    documented = set(re.findall(r"`([a-z0-9]+:[\w/…-]+)`", table))
+    assert documented == {key.replace("*", "…") for keys in FILLED.values() for key in keys}
 
 
 def test_every_deviation_names_a_test_that_exists() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -210,6 +211,12 @@ def test_policies_of_buckets_outlive_changes_of_callers_and_of_other_resources()
     assert made.decide("third", "s3:GetObject", KEY, dict).allowed
     made.replace_bucket_policies({})
     assert not made.decide("third", "s3:GetObject", KEY, dict).allowed
+
+
+def test_a_user_made_anew_under_the_same_name_is_named_again() -> None:
+    anew = replace(USER, user_id="AIDAANOTHER")
+    made = decides(anew, (), of_bucket(to([USER.arn])), OWN)
+    assert made.decide("k", "s3:GetObject", KEY, dict).allowed
 
 
 # --- As the feed tells them ----------------------------------------------------------------------------

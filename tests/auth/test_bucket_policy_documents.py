@@ -140,6 +140,30 @@ def test_what_else_is_no_policy_is_told_by_its_element(changes: dict[str, Any]) 
     assert next(iter(changes)) in text
 
 
+@pytest.mark.parametrize(
+    ("action", "key", "applies"),
+    [
+        ("s3:ListBucket", "s3:prefix", True),
+        ("s3:ListBucketVersions", "S3:Max-Keys", True),
+        ("s3:ListBucketMultipartUploads", "s3:prefix", False),
+        ("s3:GetObject", "s3:prefix", False),
+        (["s3:ListBucket", "s3:GetObject"], "s3:delimiter", False),
+        (["s3:ListBucket", "s3:Get*"], "s3:delimiter", True),
+        ("s3:*", "s3:prefix", True),
+        ("s3:PutObject", "s3:x-amz-acl", True),
+        (["s3:GetObject", "s3:PutObject"], "s3:x-amz-acl", False),
+        ("s3:GetObjectVersion", "s3:VersionId", True),
+        ("s3:GetObject", "s3:VersionId", False),
+        ("s3:GetObject", "aws:SourceIp", True),
+    ],
+)
+def test_a_condition_key_goes_with_all_actions_that_are_named(action: Any, key: str, applies: bool) -> None:
+    condition = {"Null": {key: "true"}}
+    text = problem(document(Action=action, Resource=[ARN, f"{ARN}/*"], Condition=condition))
+    words = "Conditions do not apply to combination of actions and resources in statement"
+    assert text == (None if applies else words)
+
+
 def test_a_condition_key_that_is_never_filled() -> None:
     text = problem(document(Condition={"StringEquals": {"s3:prefixx": "a"}}))
     assert text is not None
@@ -168,7 +192,7 @@ def test_no_action_is_both_of_the_bucket_and_of_objects() -> None:
         ({"Principal": "*", "Condition": {"StringEquals": {"aws:PrincipalAccount": ACCOUNT}}}, False),
         ({"Principal": "*", "Condition": {"StringNotEquals": {"aws:PrincipalAccount": ACCOUNT}}}, True),
         ({"Principal": "*", "Condition": {"StringEqualsIfExists": {"aws:PrincipalAccount": ACCOUNT}}}, True),
-        ({"Principal": "*", "Condition": {"StringEquals": {"s3:prefix": "public/"}}}, True),
+        ({"Principal": "*", "Condition": {"StringEquals": {"aws:Referer": "https://example.com"}}}, True),
         ({"Principal": "*", "Condition": {"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:user/a"}}}, True),
         ({"Principal": "*", "Condition": {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}}, False),
         ({"Principal": "*", "Condition": {"IpAddress": {"aws:SourceIp": ["192.0.2.1", "0.0.0.0/1"]}}}, True),

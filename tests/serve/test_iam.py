@@ -152,6 +152,17 @@ def test_tags_decide_where_policies_say_so(echo: MoorageServer) -> None:
     assert create("search")["ModelArn"].endswith(":model/tagged-search")
 
 
+def test_the_tags_of_an_endpoint_decide_where_policies_say_so(echo: MoorageServer) -> None:
+    condition = {"StringEquals": {"aws:ResourceTag/audience": "taggers"}}
+    user = User(echo, "tag-reader", policy(allow("sagemaker:InvokeEndpoint", Condition=condition)))
+    runtime, sagemaker = user.client("sagemaker-runtime"), echo.client("sagemaker")
+    assert refusal(lambda: invoke(runtime))[0] == "AccessDeniedException"
+    sagemaker.add_tags(ResourceArn=f"{ENDPOINT}/iam-echo", Tags=[{"Key": "audience", "Value": "taggers"}])
+    eventually(lambda: can(lambda: invoke(runtime)), timeout=5)
+    sagemaker.delete_tags(ResourceArn=f"{ENDPOINT}/iam-echo", TagKeys=["audience"])
+    eventually(lambda: not can(lambda: invoke(runtime)), timeout=5)
+
+
 def test_a_revoked_key_stops_within_a_second(echo: MoorageServer) -> None:
     user = User(echo, "leaver", policy(allow("sagemaker:InvokeEndpoint")))
     runtime = user.client("sagemaker-runtime")

@@ -30,6 +30,21 @@ _BUCKET_ARN: Final = "arn:aws:s3:::"
 _STATEMENT_ELEMENTS: Final = ("Effect", "Principal", "Action", "Resource")
 
 
+_LISTS: Final = frozenset(("s3:listbucket", "s3:listbucketversions"))
+_ONLY_WITH: Final[Mapping[str, frozenset[str]]] = {
+    "s3:prefix": _LISTS,
+    "s3:delimiter": _LISTS,
+    "s3:max-keys": _LISTS,
+    "s3:x-amz-acl": frozenset(
+        ("s3:putobject", "s3:putobjectacl", "s3:putobjectversionacl", "s3:putbucketacl")
+    ),
+    "s3:versionid": frozenset(
+        action for action in S3_OBJECT_ACTIONS if "objectversion" in action and "replication" not in action
+    ),
+}
+"""The actions that some condition keys go with. Each action that a statement names without a wildcard must be one."""
+
+
 class MalformedBucketPolicy(ValueError):
     """A document that is no policy of this bucket: S3's MalformedPolicy, with its text."""
 
@@ -69,6 +84,12 @@ def compile_bucket_policy(document: bytes, *, bucket: str) -> Policy:
         check_condition_keys(compiled, text)
     except PolicyError as error:
         raise MalformedBucketPolicy(f"Policy has an invalid condition key. {error}") from None
+    for statement in compiled.statements:
+        named = frozenset() if statement.not_action else statement.actions
+        if any(not named <= _ONLY_WITH.get(condition.key, named) for condition in statement.conditions):
+            raise MalformedBucketPolicy(
+                "Conditions do not apply to combination of actions and resources in statement"
+            )
     return compiled
 
 

@@ -114,6 +114,10 @@ class Unfilled:
     otherwise: bool
 
     @property
+    def key(self) -> str:
+        return self.condition.key
+
+    @property
     def keys(self) -> frozenset[str]:
         return self.condition.keys
 
