@@ -11,6 +11,8 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.serve.test_audit import line_about
+from tests.serve.test_audit import refused as refused_reply
 from tests.serve.test_endpoint_policies import Tenant
 from tests.serve.test_iam import User, allow, can, policy, refusal
 from tests.servers import ACCOUNT, MoorageServer, eventually
@@ -191,14 +193,32 @@ def test_a_client_does_not_reach_the_controllers_routes(
     assert can(lambda: server.client("s3").head_bucket(Bucket=bucket))
 
 
+def test_changes_are_in_the_audit_log(server: MoorageServer, bucket: str) -> None:
+    s3 = server.client("s3")
+    done = s3.put_bucket_policy(Bucket=bucket, Policy=to(ACCOUNT, bucket))
+    refused = refused_reply(lambda: s3.delete_bucket(Bucket=bucket))
+    for reply, name, error, outcome in (
+        (done, "PutBucketPolicy", None, "allowed"),
+        (refused, "DeleteBucket", "BucketNotEmpty", "failed"),
+    ):
+        line = line_about(server, reply)
+        assert (line["eventSource"], line["eventName"]) == ("s3.amazonaws.com", name)
+        assert (line["resource"], line["outcome"]) == (f"arn:aws:s3:::{bucket}", outcome)
+        assert line.get("errorCode") == error
+
+
 def test_policies_outlive_a_restart(new_server: Callable[..., MoorageServer]) -> None:
     server = new_server()
     tenant = Tenant(server, "tenant")
     s3 = server.client("s3")
     s3.create_bucket(Bucket="kept")
     s3.put_object(Bucket="kept", Key="k", Body=b"x")
-    s3.put_bucket_policy(Bucket="kept", Policy=to(tenant.account_id, "kept"))
+    s3.create_bucket(Bucket="gone")
+    for bucket in ("kept", "gone"):
+        s3.put_bucket_policy(Bucket=bucket, Policy=to(tenant.account_id, bucket))
     server.stop()
+    (server.data_dir / "s3" / "gone").rmdir()
     server.start()
+    eventually(lambda: "the policy of bucket gone is removed" in server.log)
     eventually(lambda: can(lambda: tenant.client("s3").get_object(Bucket="kept", Key="k")))
     assert server.client("s3").get_bucket_policy(Bucket="kept")["Policy"] == to(tenant.account_id, "kept")
