@@ -16,6 +16,10 @@ Definition = Mapping[str, Any]
 ResourceKind = Literal["model", "endpoint-config", "endpoint"]
 
 
+ROLE_EXISTS = "_ExecutionRoleExists"
+"""In a model's definition: its execution role existed when it was made. No member of AWS's, so no reply shows it."""
+
+
 def arn(kind: ResourceKind, *, region: str, account_id: str, name: str) -> str:
     """The ARN of a resource. SageMaker lower-cases the name in it."""
     return f"arn:aws:sagemaker:{region}:{account_id}:{kind}/{name.lower()}"

@@ -67,7 +67,9 @@ class Controller:
         """The directory of the logs of all instances."""
         return self.folder / "logs"
 
-    def acting_as(self, account_id: str, role_arn: str | None, *, source_arn: str) -> "Controller":
+    def acting_as(
+        self, account_id: str, role_arn: str | None, *, source_arn: str, role_exists: bool = False
+    ) -> "Controller":
         """As `Objects` has it."""
         return self
 

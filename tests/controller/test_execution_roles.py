@@ -213,6 +213,14 @@ async def test_a_role_that_does_not_trust_the_platform_reads_nothing(store: Iden
         assert str(caught.value) == NOT_ASSUMED.format(arn=arn_of("closed"))
 
 
+async def test_a_role_that_bounded_a_model_and_is_gone_leaves_it_nothing(store: IdentityStore) -> None:
+    roles = ExecutionRoles(store, SEALER)
+    await roles.check(ACCOUNT, arn_of("trusting"), source_arn=MODEL, must_exist=True)
+    await store.delete(Role, ACCOUNT, "trusting")
+    with pytest.raises(CannotAssumeRole, match="Please ensure that the role exists"):
+        await roles.check(ACCOUNT, arn_of("trusting"), source_arn=MODEL, must_exist=True)
+
+
 async def test_a_role_made_anew_has_other_credentials(store: IdentityStore) -> None:
     first = (await ByCredentials(ExecutionRoles(store, SEALER)).acting(principal("trusting"))).key
     await store.delete(Role, ACCOUNT, "trusting")

@@ -242,3 +242,33 @@ def test_a_result_is_written_as_the_role_of_the_endpoint(server: MoorageServer, 
         "and that the role passed to CreateModel has permissions to upload the object."
     )
     iam.put_role_policy(RoleName="reader", PolicyName="p", PolicyDocument=json.dumps(document))
+
+
+def test_a_role_that_is_deleted_leaves_its_endpoint_nothing(server: MoorageServer) -> None:
+    """A role that never existed stands for its account; one that bounded the endpoint does not do so afterwards."""
+    arn = create_role(server, "deleted", allow("s3:*"))
+    s3, iam = server.client("s3"), server.client("iam")
+    s3.create_bucket(Bucket="deleted-role")
+    s3.put_object(Bucket="deleted-role", Key="x", Body=b"data")
+    output = {"S3OutputPath": "s3://deleted-role/out", "S3FailurePath": "s3://deleted-role/failed"}
+    server.deploy(
+        "deleted",
+        ECHO,
+        model={"ExecutionRoleArn": arn},
+        config={"AsyncInferenceConfig": {"OutputConfig": output}},
+    )
+    described = server.client("sagemaker").describe_model(ModelName="deleted")
+    assert described["ExecutionRoleArn"] == arn
+    assert not any(name.startswith("_") for name in described)
+    iam.delete_role_policy(RoleName="deleted", PolicyName="p")
+    iam.delete_role(RoleName="deleted")
+    accepted = server.client("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName="deleted", InputLocation="s3://deleted-role/x"
+    )
+    id = accepted["OutputLocation"].rpartition("/")[2].removesuffix(".out")
+    routes = private_routes(server)
+    eventually(lambda: routes.ask("GET", "async/invocation", id=id)["Invocations"][0]["Status"] == "Failed")
+    [record] = routes.ask("GET", "async/invocation", id=id)["Invocations"]
+    assert record["Reason"].startswith(f"Could not assume role {arn}.")
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="deleted-role")["Contents"]] == ["x"]
+    server.client("sagemaker").delete_endpoint(EndpointName="deleted")

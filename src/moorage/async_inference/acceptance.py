@@ -37,9 +37,11 @@ async def accept(
     body: bytes,
     now: datetime,
     role_arn: str | None = None,
+    role_exists: bool = False,
 ) -> Accepted:
     """Queue one invocation. `config` is the endpoint's AsyncInferenceConfig; `headers` hold the members of the
-    request, which the gateway has validated; `role_arn` is the endpoint's execution role."""
+    request, which the gateway has validated; `role_arn` is the endpoint's execution role, and
+    `role_exists` whether it existed when the model was made."""
     invocation = plan(
         account_id=account_id,
         endpoint_name=endpoint_name,
@@ -48,6 +50,7 @@ async def accept(
         body=body,
         now=now,
         role_arn=role_arn,
+        role_exists=role_exists,
     )
     await put(invocation)
     return Accepted(invocation.inference_id, invocation.output_location, invocation.failure_location)
@@ -62,6 +65,7 @@ def plan(
     body: bytes,
     now: datetime,
     role_arn: str | None = None,
+    role_exists: bool = False,
 ) -> AsyncInvocation:
     """What is to be queued. Every invocation has an id of its own, which names its objects: callers may give
     one InferenceId to many.
@@ -97,6 +101,7 @@ def plan(
         success_topic=notification.get("SuccessTopic"),
         error_topic=notification.get("ErrorTopic"),
         role_arn=role_arn,
+        role_exists=role_exists,
         include_response_in=tuple(notification.get("IncludeInferenceResponseIn", ())),
     )
 

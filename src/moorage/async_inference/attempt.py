@@ -334,7 +334,12 @@ class Attempts:
             account_id=invocation.account_id,
             name=invocation.endpoint_name,
         )
-        return self._objects.acting_as(invocation.account_id, invocation.role_arn, source_arn=source)
+        return self._objects.acting_as(
+            invocation.account_id,
+            invocation.role_arn,
+            source_arn=source,
+            role_exists=invocation.role_exists,
+        )
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> str | None:
         """Do it, again and again while the S3 does not answer; what was wrong if it could not be done."""

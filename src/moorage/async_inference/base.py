@@ -42,6 +42,7 @@ class AsyncInvocation:
 
     `success_topic`, `error_topic` and `include_response_in` are what the endpoint's configuration said when it was
     accepted. `role_arn` is the execution role that reads the input and writes the result; None: the account itself.
+    `role_exists`: it did when the model was made.
     """
 
     invocation_id: str
@@ -61,6 +62,7 @@ class AsyncInvocation:
     success_topic: str | None = None
     error_topic: str | None = None
     role_arn: str | None = None
+    role_exists: bool = False
     include_response_in: tuple[str, ...] = ()
 
 

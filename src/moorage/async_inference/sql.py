@@ -67,6 +67,7 @@ _IN_REQUEST = (
     "success_topic",
     "error_topic",
     "role_arn",
+    "role_exists",
     "include_response_in",
 )
 """The fields of an invocation that no statement asks for: they share one column."""

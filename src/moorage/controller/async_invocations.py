@@ -62,6 +62,7 @@ def acceptance_routes(
                 body=body,
                 now=datetime.now(UTC),
                 role_arn=plan.role_arn,
+                role_exists=plan.role_exists,
             )
         except QueueOverloaded as error:
             raise ServiceUnavailable(

@@ -39,6 +39,7 @@ def container_credentials_routes(
                 source_arn=arn(
                     "endpoint", region=region, account_id=spec.account_id, name=spec.endpoint_name
                 ),
+                must_exist=spec.role_exists,
             )
         except CannotAssumeRole as error:
             return JSONResponse({"code": "AccessDenied", "message": str(error)}, 403)

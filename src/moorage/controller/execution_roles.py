@@ -71,8 +71,12 @@ class ExecutionRoles:
         self.known = known
         self._clock = clock
 
-    async def check(self, account_id: str, role_arn: str | None, *, source_arn: str) -> Role | None:
+    async def check(
+        self, account_id: str, role_arn: str | None, *, source_arn: str, must_exist: bool = False
+    ) -> Role | None:
         """The role that the platform is to act as for a model or an endpoint; None where it acts for the account.
+
+        `must_exist`: it did when the model was made. Without a role that bounded it, the model may do nothing.
 
         Raises:
             CannotAssumeRole: it does not trust the platform, or is of another account, or has to exist and does not.
@@ -85,17 +89,17 @@ class ExecutionRoles:
                 raise rules.cross_account()
             return None
         role = await self._find(account_id, role_arn)
-        if role is None and self._strict:
+        if role is None and (self._strict or must_exist):
             raise rules.cannot_assume(role_arn)
         if role is not None and not rules.trusts_platform(role, source_arn=source_arn):
             raise rules.cannot_assume(role_arn)
         return role
 
     async def credentials(
-        self, account_id: str, role_arn: str | None, *, source_arn: str
+        self, account_id: str, role_arn: str | None, *, source_arn: str, must_exist: bool = False
     ) -> TemporaryCredentials:
         """For an hour. Raises as `check` does."""
-        role = await self.check(account_id, role_arn, source_arn=source_arn)
+        role = await self.check(account_id, role_arn, source_arn=source_arn, must_exist=must_exist)
         return await self.issue(account_id, role_arn, role)
 
     async def issue(self, account_id: str, role_arn: str | None, role: Role | None) -> TemporaryCredentials:
@@ -171,9 +175,7 @@ class ByCredentials:
         return await self._remembered.acting(principal)
 
     async def _find(self, principal: Principal) -> Acting:
-        role = await self._roles.check(
-            principal.account_id, principal.role_arn, source_arn=principal.source_arn
-        )
+        role = await _role_of(self._roles, principal)
         return _AsRole(self._roles, principal, role)
 
 
@@ -228,9 +230,7 @@ class ByPolicies:
         return await self._remembered.acting(principal)
 
     async def _find(self, principal: Principal) -> Acting:
-        role = await self._roles.check(
-            principal.account_id, principal.role_arn, source_arn=principal.source_arn
-        )
+        role = await _role_of(self._roles, principal)
         identity, session = await self._roles.policies(role)
         return _WithOwnKeys(self._keys, _caller(principal, role), identity, session, self._is_secure)
 
@@ -276,6 +276,15 @@ class _WithOwnKeys:
         if not decision.allowed:
             bucket, _, key = resource.removeprefix("arn:aws:s3:::").partition("/")
             raise access_denied(ObjectUrl(bucket, key), _VERBS[action])
+
+
+async def _role_of(roles: ExecutionRoles, principal: Principal) -> Role | None:
+    return await roles.check(
+        principal.account_id,
+        principal.role_arn,
+        source_arn=principal.source_arn,
+        must_exist=principal.role_exists,
+    )
 
 
 def _caller(principal: Principal, role: Role | None) -> policy.Caller:

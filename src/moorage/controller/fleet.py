@@ -20,7 +20,7 @@ from moorage.controller import artifacts, images
 from moorage.controller.file_workers import FileWorker, FileWorkers, WorkerLost
 from moorage.controller.log_files import directory_of
 from moorage.launchers.base import InstanceSpec
-from moorage.resources import Definition, Endpoint, EndpointConfig, Model
+from moorage.resources import ROLE_EXISTS, Definition, Endpoint, EndpointConfig, Model
 from moorage.storage.base import ResourceStore
 from moorage.storage.objects import (
     ObjectAccessDenied,
@@ -68,6 +68,11 @@ class VariantPlan:
         return self.model.get("ExecutionRoleArn")
 
     @property
+    def role_exists(self) -> bool:
+        """Whether that role existed when the model was made."""
+        return ROLE_EXISTS in self.model
+
+    @property
     def container_hostname(self) -> str:
         return str(self.container.get("ContainerHostname", "primary"))
 
@@ -87,6 +92,10 @@ class DeploymentPlan:
         """The execution role that reads the inputs and writes the results of asynchronous invocations: that of the
         first variant's model, since which variant will answer is not known when one is accepted."""
         return self.variants[0].role_arn
+
+    @property
+    def role_exists(self) -> bool:
+        return self.variants[0].role_exists
 
     @property
     def topics(self) -> frozenset[str]:
@@ -218,7 +227,9 @@ class InstanceWorkshop:
         base_dir = self.directory(instance_id)
         environment = dict(plan.container.get("Environment", {}))
         cache_dir = ""
-        objects = self._objects.acting_as(endpoint.account_id, plan.role_arn, source_arn=endpoint.arn)
+        objects = self._objects.acting_as(
+            endpoint.account_id, plan.role_arn, source_arn=endpoint.arn, role_exists=plan.role_exists
+        )
         try:
             await objects.check()
             async with self._workers.worker(endpoint.account_id) as worker:
@@ -264,6 +275,7 @@ class InstanceWorkshop:
             ),
             network_isolation=plan.network_isolation,
             role_arn=plan.role_arn,
+            role_exists=plan.role_exists,
             credentials_secret="" if plan.network_isolation else secrets.token_urlsafe(32),
             cache_dir=cache_dir,
             keep_trying=keep_trying,

@@ -36,6 +36,8 @@ class InstanceSpec:
     """The container may call nobody, whatever the server's setting is (EnableNetworkIsolation)."""
     role_arn: str | None = None
     """The execution role of the model; None: it has none."""
+    role_exists: bool = False
+    """Whether that role existed when the model was made."""
     credentials_secret: str = field(default="", repr=False)
     """By which the instance asks for the credentials of the role; empty: it has none."""
     cache_dir: str = ""

@@ -63,11 +63,13 @@ class RoleRefused(ObjectAccessDenied):
 @dataclass(frozen=True, slots=True)
 class Principal:
     """On whose behalf objects are read and written: the execution role of a model, of an account (None: the account
-    itself), for the resource `source_arn`, a model or an endpoint."""
+    itself), for the resource `source_arn`, a model or an endpoint. `role_exists`: the role did when the model was
+    made."""
 
     account_id: str
     role_arn: str | None
     source_arn: str
+    role_exists: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +207,11 @@ class Objects:
         self._clients: OrderedDict[tuple[Hashable, str], S3Store] = OrderedDict()
         self.writers = ThreadPoolExecutor(_MOST_WRITERS, thread_name_prefix="download")
 
-    def acting_as(self, account_id: str, role_arn: str | None, *, source_arn: str) -> "ObjectStore":
+    def acting_as(
+        self, account_id: str, role_arn: str | None, *, source_arn: str, role_exists: bool = False
+    ) -> "ObjectStore":
         """The S3 as an execution role may use it; for the arguments see `Principal`."""
-        return ObjectStore(self, Principal(account_id, role_arn, source_arn))
+        return ObjectStore(self, Principal(account_id, role_arn, source_arn, role_exists))
 
     async def acting(self, principal: Principal) -> Acting:
         """What a principal may do. Raises `RoleRefused`."""

@@ -50,16 +50,17 @@ class Call:
     def arn(self, kind: type[Any], name: str) -> str:
         return arn(_KINDS[kind][0], region=self.region, account_id=self.account_id, name=name)
 
-    async def check_role(self, role_arn: str | None, *, source_arn: str) -> None:
-        """Return if the platform may act as that role for the resource that is being made.
+    async def check_role(self, role_arn: str | None, *, source_arn: str) -> bool:
+        """Return if the platform may act as that role for the resource that is being made: whether it exists.
 
         Raises:
             ValidationException: it may not; the text is AWS's.
         """
         try:
-            await self.roles.check(self.account_id, role_arn, source_arn=source_arn)
+            role = await self.roles.check(self.account_id, role_arn, source_arn=source_arn)
         except CannotAssumeRole as error:
             raise ValidationException(str(error)) from None
+        return role is not None
 
     async def existing(self, kind: type[R], name: str) -> R:
         """The resource of that name.

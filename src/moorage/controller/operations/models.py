@@ -7,7 +7,7 @@ from typing import Any
 from moorage.controller.operations import base
 from moorage.controller.operations.base import Call, Params
 from moorage.errors import ServiceUnavailable, ValidationException
-from moorage.resources import Model
+from moorage.resources import ROLE_EXISTS, Model
 from moorage.storage.objects import (
     ObjectAccessDenied,
     ObjectError,
@@ -27,18 +27,20 @@ async def create_model(call: Call, params: Params) -> Params:
         _check_container(container)
     _check_together(params, containers)
     tags = base.tags_of(params)
+    name, role_arn = params["ModelName"], params.get("ExecutionRoleArn")
+    arn = call.arn(Model, name)
+    definition = _with_defaults(base.definition_of(params))
+    if await call.check_role(role_arn, source_arn=arn):
+        definition[ROLE_EXISTS] = True
     model = Model(
         account_id=call.account_id,
-        name=params["ModelName"],
-        arn=call.arn(Model, params["ModelName"]),
+        name=name,
+        arn=arn,
         creation_time=call.time,
-        definition=_with_defaults(base.definition_of(params)),
+        definition=definition,
     )
-    await call.check_role(params.get("ExecutionRoleArn"), source_arn=model.arn)
     if call.objects is not None:
-        objects = call.objects.acting_as(
-            call.account_id, params.get("ExecutionRoleArn"), source_arn=model.arn
-        )
+        objects = call.objects.acting_as(call.account_id, role_arn, source_arn=arn)
         for url in _model_data(containers):
             await _check_model_data(objects, url)
     if not await call.store.create(model, tags):
