@@ -2,15 +2,26 @@
 
 from collections.abc import Mapping
 
-from moorage.storage.objects import Acting, Credentials, Objects, ObjectStore, Principal
+from moorage.storage.objects import (
+    Acting,
+    Authority,
+    Credentials,
+    ObjectAccessDenied,
+    Objects,
+    ObjectStore,
+    Principal,
+)
 from tests.s3.by_tcp import KEY, OtherS3
 
 
 class AnyRole:
-    """An authority that has the S3's keys and refuses nothing."""
+    """An authority that has the S3's keys, and refuses what it is told to refuse."""
 
     key = ""
     is_role = False
+
+    def __init__(self, *refused: str) -> None:
+        self._refused = refused
 
     async def acting(self, principal: Principal) -> Acting:
         return self
@@ -21,12 +32,13 @@ class AnyRole:
         )
 
     def authorize(self, action: str, resource: str, context: Mapping[str, str]) -> None:
-        """Everything is allowed."""
+        if action in self._refused:
+            raise ObjectAccessDenied(f"{action} on {resource} is refused")
 
 
 class LocalS3(OtherS3):
-    def objects(self) -> Objects:
-        return Objects(endpoint=self.url, region="us-east-1", authority=AnyRole())
+    def objects(self, authority: Authority | None = None) -> Objects:
+        return Objects(endpoint=self.url, region="us-east-1", authority=authority or AnyRole())
 
     def store(self) -> ObjectStore:
         return self.objects().acting_as("000000000000", None, source_arn="arn:aws:sagemaker:::model/m")

@@ -20,7 +20,8 @@ from moorage.clock import SteadyClock
 from moorage.routing.table import RoutingTable, route_document
 from moorage.storage.database import open_database
 from moorage.storage.failures import DatabaseUnavailable
-from tests.async_inference.s3 import LocalS3
+from moorage.storage.objects import Authority
+from tests.async_inference.s3 import AnyRole, LocalS3
 from tests.gateway.harness import Container, ContainerConnection
 from tests.modelhost.hosts import Starter, wait_until
 
@@ -40,7 +41,13 @@ class World:
     """A dispatcher at work. `rules` of patience and deaths are short."""
 
     def __init__(
-        self, queue: SqlQueue, s3: LocalS3, *, clock: SteadyClock | None = None, **rules: Any
+        self,
+        queue: SqlQueue,
+        s3: LocalS3,
+        *,
+        clock: SteadyClock | None = None,
+        authority: Authority | None = None,
+        **rules: Any,
     ) -> None:
         self.queue = queue
         self.s3 = s3
@@ -56,7 +63,7 @@ class World:
         }
         self.attempts = Attempts(
             queue=queue,
-            objects=s3.objects(),
+            objects=s3.objects(authority),
             rules=Rules(**{**defaults, **rules}),
             notify=lambda: None,
             clock=clock,
@@ -391,6 +398,28 @@ async def test_an_invocation_that_kills_its_container_is_tried_again(tmp_path: P
         record = await here.finished(invocation)
         assert (record.status, record.attempts, record.deaths) == (Status.COMPLETED, 2, 1)
         assert here.output(invocation) == b"survived"
+
+
+async def test_what_may_not_be_removed_stays(tmp_path: Path, s3: LocalS3) -> None:
+    """Of an attempt that wrote its result and died; the role that the objects are written as may not delete any."""
+    attempts = iter((True, False))
+
+    async def script(connection: ContainerConnection) -> None:
+        await connection.request()
+        if next(attempts):
+            connection.reset()
+        else:
+            await connection.reply(b"no", status=500)
+
+    async with world(tmp_path, s3, authority=AnyRole("s3:DeleteObject")) as here:
+        await here.serve(script)
+        id = str(uuid.uuid4())
+        s3.write(f"s3://out/{id}.out", b"of an attempt that died")
+        invocation = await here.put(invocation_id=id, output_location=f"s3://out/{id}.out")
+        record = await here.finished(invocation)
+        assert (record.status, record.attempts) == (Status.FAILED, 2)
+        assert here.failure(invocation) == record.reason
+        assert here.output(invocation) == b"of an attempt that died"
 
 
 async def test_an_invocation_that_kills_every_container_fails(tmp_path: Path, s3: LocalS3) -> None:

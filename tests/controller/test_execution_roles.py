@@ -1,7 +1,7 @@
 """Execution roles as the controller finds them: which there are, what they may do, and who may pass them."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from moorage.controller.permissions import Permissions, Requester
 from moorage.errors import AccessDeniedException
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
-from moorage.storage.objects import ObjectAccessDenied, Principal
+from moorage.storage.objects import ObjectAccessDenied, ObjectError, Principal
+from tests.async_inference.s3 import LocalS3
 from tests.controller.identities import ACCOUNT, ADMIN, NOW, OTHER, ROOT, SEALER, identity_store, user
 from tests.controller.identities import role as create_role
+from tests.s3.by_tcp import KEY
 
 MODEL = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:model/m"
 UNKNOWN = "999988887777"
@@ -253,3 +255,53 @@ async def test_a_database_that_is_away_does_not_stop_what_has_begun(
     assert await authority.acting(principal("trusting")) is known
     with pytest.raises(DatabaseUnavailable):
         await authority.acting(principal("closed"))
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    running = LocalS3(tmp_path_factory.mktemp("s3"), "data").start()
+    for key in ("in/x", "in/y", "secret/x"):
+        running.write(f"s3://data/{key}", key.encode())
+    yield running
+    running.stop()
+
+
+async def test_what_is_authorised_in_an_s3_of_somebody_else_is_what_is_read(
+    store: IdentityStore, s3: LocalS3, tmp_path: Path
+) -> None:
+    reading = allow("s3:GetObject", resource="arn:aws:s3:::data/*")
+    closed = {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::data/secret/*"}
+    listing = allow(
+        "s3:ListBucket", resource="arn:aws:s3:::data", Condition={"StringEquals": {"s3:prefix": "in/"}}
+    )
+    await store.put_inline_policy(Role, ACCOUNT, "trusting", "p", document(reading, closed, listing))
+    authority = ByPolicies(
+        ExecutionRoles(store, SEALER),
+        access_key_id=KEY["AWS_ACCESS_KEY_ID"],
+        secret_access_key=KEY["AWS_SECRET_ACCESS_KEY"],
+        is_secure=False,
+    )
+    objects = s3.objects(authority).acting_as(ACCOUNT, arn_of("trusting"), source_arn=MODEL)
+    assert await objects.keys("s3://data/in/") == ["in/x", "in/y"]
+    assert await objects.download("s3://data/in/x", tmp_path / "x", max_bytes=100) == 4
+    for url in (
+        "s3://data/secret/x",
+        "s3://data//secret/x",
+        "s3://data/secret/x/",
+        "s3://data/in/../secret/x",
+    ):
+        with pytest.raises(ObjectError):
+            await objects.download(url, tmp_path / "y", max_bytes=100)
+        assert not (tmp_path / "y").exists()
+    for url in ("s3://data/", "s3://data/secret/", "s3://data//in/"):
+        with pytest.raises(ObjectError):
+            await objects.keys(url)
+    for refused in (
+        objects.put("s3://data/in/z", b"", content_type="text/plain"),
+        objects.delete("s3://data/in/x"),
+        objects.exists("s3://data/secret/x"),
+        objects.exists("s3://data/secret/absent"),
+    ):
+        with pytest.raises(ObjectAccessDenied):
+            await refused
+    assert s3.read("s3://data/in/x") == b"in/x"
