@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moorage.auth.actions import S3_BUCKET_ACTIONS, S3_OBJECT_ACTIONS
 from moorage.auth.bucket_policy_documents import MalformedBucketPolicy, compile_bucket_policy, is_public
@@ -203,3 +205,65 @@ def test_public_policies(changes: dict[str, Any], public: bool) -> None:
     text = json.dumps(document(**changes))
     compile_bucket_policy(text.encode(), bucket=BUCKET)
     assert is_public(text) is public
+
+
+# --- Anything else -------------------------------------------------------------------------------------
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
+TEXTS = st.sampled_from(
+    [
+        "*",
+        "Allow",
+        "Deny",
+        ARN,
+        f"{ARN}/*",
+        f"{ARN}/${{aws:username}}",
+        ACCOUNT,
+        "s3:*",
+        "s3:ListBucket",
+        "${",
+        "",
+    ]
+)
+VALUES = st.recursive(
+    SCALARS | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["AWS", "Service", "StringLike", "IpAddress", "aws:SourceIp", "s3:prefix"]),
+            inner,
+            max_size=2,
+        )
+    ),
+    max_leaves=4,
+)
+ELEMENTS = st.sampled_from(
+    [
+        "Sid",
+        "Effect",
+        "Principal",
+        "NotPrincipal",
+        "Action",
+        "NotAction",
+        "Resource",
+        "NotResource",
+        "Condition",
+    ]
+)
+STATEMENTS = st.dictionaries(ELEMENTS, VALUES, max_size=2).map(lambda changes: {**VALID, **changes}) | VALUES
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "Version": VALUES,
+            "Id": VALUES,
+            "Statement": STATEMENTS | st.lists(STATEMENTS, max_size=2),
+        },
+    )
+)
+def test_whatever_is_put_is_a_policy_or_is_refused(given_document: dict[str, Any]) -> None:
+    text = json.dumps(given_document)
+    if problem(text) is None:
+        assert is_public(text) in (True, False)

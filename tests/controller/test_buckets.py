@@ -220,6 +220,7 @@ async def test_a_malformed_policy_changes_nothing(buckets: Buckets) -> None:
     for body, message in (
         ("", "Policies must be valid JSON and the first byte must be '{'"),
         (elsewhere, "Policy has invalid resource"),
+        (document(OTHER, Effect="\ud800\0<"), "Invalid effect: \ufffd\ufffd<"),
         (document(OTHER, Sid="x" * 21000), "Policies must not be larger than 20480 bytes"),
     ):
         assert await buckets.refusal("PutBucketPolicy", body=body) == (400, "MalformedPolicy", message)

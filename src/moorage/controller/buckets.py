@@ -19,7 +19,6 @@ A change is answered when the gateways know of it.
 import logging
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
-from xml.sax.saxutils import escape
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -40,6 +39,7 @@ from moorage.storage.embedded_s3 import EmbeddedS3Unavailable, S3Refusal
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
 from moorage.wire import header_text
+from moorage.wire.faults import xml_text
 
 _XML = "application/xml"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -199,5 +199,5 @@ def _error_reply(error: _S3Error, call: _Call) -> Response:
         "BucketName": call.bucket,
         "RequestId": call.request_id,
     }
-    elements = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in members.items())
+    elements = "".join(f"<{name}>{xml_text(value)}</{name}>" for name, value in members.items())
     return Response(f"{_DECLARATION}<Error>{elements}</Error>", status_code=error.status, media_type=_XML)
