@@ -1,5 +1,7 @@
 """`kill -9` of the embedded S3 while it is written to: what it said it has is there, and nothing else."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,6 +12,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.s3.program import S3Program
+from tests.servers import MoorageServer
 
 MIB = 1024 * 1024
 
@@ -37,55 +40,85 @@ def uploads(count: int) -> Iterator[Upload]:
         yield f"d{number % 5}/{number}/k", body, {"number": str(number)}
 
 
-def send(s3: S3Program, share: list[Upload], acknowledged: set[str], enough: threading.Event) -> None:
-    client = s3.client()
-    for key, body, metadata in share:
-        with suppress(BotoCoreError, ClientError, OSError):
-            client.put_object(
-                Bucket="bucket", Key=key, Body=body, Metadata=metadata, ContentType="text/x-number"
-            )
-            acknowledged.add(key)
-            if len(acknowledged) == 60:
-                enough.set()
+class Uploading:
+    """Five hundred uploads, by eight threads with a client each, to a bucket that is there."""
+
+    def __init__(self, new_client: Callable[[], Any]) -> None:
+        self._sent = list(uploads(500))
+        self.acknowledged: set[str] = set()
+        self._enough = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._send, args=(new_client(), self._sent[number::8]))
+            for number in range(8)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for_some(self) -> None:
+        assert self._enough.wait(60)
+
+    def wait_for_all(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def check(self, client: Any, bucket: Path) -> None:
+        """What was acknowledged is there; what nobody was told of may be there, but then it is whole; else there is
+        nothing. `bucket` is its directory."""
+        by_key = {key: (body, metadata) for key, body, metadata in self._sent}
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name)
+        listed = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
+        assert self.acknowledged <= listed
+        for key in listed:
+            reply = client.get_object(Bucket=bucket.name, Key=key)
+            assert (reply["Body"].read(), reply["Metadata"]) == by_key[key]
+            assert reply["ContentType"] == "text/x-number"
+        parents = {str(parent) for key in listed for parent in Path(key).parents} | {".", ".sgwtmp"}
+        found = {str(path.relative_to(bucket)) for path in bucket.rglob("*")}
+        assert found - listed - parents == set()
+
+    def _send(self, client: Any, share: list[Upload]) -> None:
+        for key, body, metadata in share:
+            with suppress(BotoCoreError, ClientError, OSError):
+                client.put_object(
+                    Bucket="bucket", Key=key, Body=body, Metadata=metadata, ContentType="text/x-number"
+                )
+                self.acknowledged.add(key)
+                if len(self.acknowledged) == 60:
+                    self._enough.set()
 
 
 def test_during_five_hundred_uploads(s3: S3Program) -> None:
     s3.client().create_bucket(Bucket="bucket")
-    sent = list(uploads(500))
-    acknowledged: set[str] = set()
-    enough = threading.Event()
-    threads = [
-        threading.Thread(target=send, args=(s3, sent[number::8], acknowledged, enough)) for number in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    assert enough.wait(60)
+    uploading = Uploading(s3.client)
+    uploading.wait_for_some()
     s3.kill()
-    for thread in threads:
-        thread.join()
-    assert 60 <= len(acknowledged) < 500
+    uploading.wait_for_all()
+    assert 60 <= len(uploading.acknowledged) < 500
     client = s3.start().client()
-    by_key = {key: (body, metadata) for key, body, metadata in sent}
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket="bucket")
-    listed = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
-    assert acknowledged <= listed
-    for key in listed:  # what nobody was told of may be there, but then it is whole
-        reply = client.get_object(Bucket="bucket", Key=key)
-        assert (reply["Body"].read(), reply["Metadata"]) == by_key[key]
-        assert reply["ContentType"] == "text/x-number"
-    assert nothing_is_left(s3, listed)
-    for key in listed:
-        client.delete_object(Bucket="bucket", Key=key)
+    uploading.check(client, s3.root / "bucket")
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
+        for entry in page["Contents"]:
+            client.delete_object(Bucket="bucket", Key=entry["Key"])
     client.delete_bucket(Bucket="bucket")
 
 
-def nothing_is_left(s3: S3Program, keys: set[str]) -> bool:
-    """Of uploads that were cut off: no file, and no directory without an object in it."""
-    bucket = s3.root / "bucket"
-    parents = {str(parent) for key in keys for parent in Path(key).parents} | {".", ".sgwtmp"}
-    found = {str(path.relative_to(bucket)) for path in bucket.rglob("*")}
-    assert found - keys - parents == set()
-    return True
+@pytest.mark.parametrize("victim", ["moorage-s3", "gateway_process", "everything"])
+def test_of_a_whole_server_during_five_hundred_uploads(
+    new_server: Callable[..., MoorageServer], victim: str
+) -> None:
+    server = new_server()
+    server.client("s3").create_bucket(Bucket="bucket")
+    uploading = Uploading(lambda: server.client("s3"))
+    uploading.wait_for_some()
+    if victim == "everything":
+        server.kill()
+    else:
+        os.kill(server.process_of(victim), signal.SIGKILL)
+    uploading.wait_for_all()
+    if victim == "everything":
+        assert len(uploading.acknowledged) < 500
+        server.start()
+    uploading.check(server.client("s3", retries={"total_max_attempts": 8}), server.data_dir / "s3" / "bucket")
 
 
 def test_an_upload_in_parts_goes_on(s3: S3Program) -> None:

@@ -1,12 +1,14 @@
 """The program of the embedded S3 by itself: its accounts, its socket, its beginning and its end."""
 
 import http.client
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -151,3 +153,38 @@ def test_without_a_master_key_it_says_so(new_s3: Callable[..., S3Program], key: 
     assert done.returncode == 1
     assert done.stdout == ""
     assert "MOORAGE_S3_KEY must hold a key of at least 32 bytes" in done.stderr
+
+
+def test_where_files_have_no_attributes_a_directory_has_the_metadata(
+    new_s3: Callable[..., S3Program], tmp_path: Path
+) -> None:
+    """On a file system without extended attributes; and later on one that has them, to which all was copied."""
+    folder = tmp_path / "without"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "ramfs", "ramfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        s3 = new_s3("without").start()
+        client = s3.client()
+        client.create_bucket(Bucket="bucket")
+        client.put_object(
+            Bucket="bucket", Key="a//k", Body=b"x", Metadata={"by": "a"}, ContentType="text/csv"
+        )
+        etag = client.head_object(Bucket="bucket", Key="a//k")["ETag"]
+        assert s3.log[0]["msg"] == f"metadata is kept in files in {folder}/s3-metadata"
+        s3.stop()
+        shutil.copytree(folder, tmp_path / "with", ignore=shutil.ignore_patterns("*.sock"))
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    found = new_s3("with").start().client().get_object(Bucket="bucket", Key="a//k")
+    assert (found["Body"].read(), found["Metadata"], found["ContentType"], found["ETag"]) == (
+        *(b"x", {"by": "a"}, "text/csv"),
+        etag,
+    )
+
+
+def test_the_log_says_where_metadata_is_kept(s3: S3Program) -> None:
+    assert [(line["level"], line["msg"]) for line in s3.log] == [
+        ("INFO", "metadata is kept in extended attributes of the objects' files")
+    ]
