@@ -74,7 +74,7 @@ def test_calls_of_the_control_plane_have_a_line_each(server: MoorageServer) -> N
         "accountId": ACCOUNT,
         "principalArn": ROOT,
         "accessKeyId": server.key.access_key_id,
-        "resource": f"{ARN}:model/audit-one",
+        "resource": [f"{ARN}:model/audit-one", ROOT],
         "outcome": "allowed",
     }
     for call, name in (

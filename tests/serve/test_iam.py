@@ -140,7 +140,8 @@ def test_the_control_plane_and_s3_ask_too(echo: MoorageServer) -> None:
 
 def test_tags_decide_where_policies_say_so(echo: MoorageServer) -> None:
     condition = {"StringEquals": {"aws:RequestTag/team": "search"}}
-    user = User(echo, "tagger", policy(allow("sagemaker:CreateModel", Condition=condition)))
+    passes = allow("iam:PassRole", resource=f"arn:aws:iam::{ACCOUNT}:root")
+    user = User(echo, "tagger", policy(allow("sagemaker:CreateModel", Condition=condition), passes))
     sagemaker = user.client("sagemaker")
     container = {"Image": "i"}
 
