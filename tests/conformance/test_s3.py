@@ -589,7 +589,7 @@ def test_an_upload_from_a_form(target: MoorageServer, bucket: str, version: str)
 
     status, reply = send(LARGE)
     assert (status, f"<Key>forms/{version}/a file.txt</Key>".encode() in reply) == (201, True)
-    found = s3.get_object(Bucket=bucket, Key=f"forms/{version}/a file.txt")
+    found = target.client("s3").get_object(Bucket=bucket, Key=f"forms/{version}/a file.txt")
     assert (found["Body"].read(), found["Metadata"]) == (LARGE, {"a": "1"})
     for content, fields, code in (
         (LARGE + b"1", {}, "EntityTooLarge"),
