@@ -199,6 +199,16 @@ class Access:
         """Whether it has been decided already that the owner of the key may do this. If not, `authorize` decides."""
         return self._authorizer.is_allowed(key.access_key_id, action, resource)
 
+    def asks_about(self, key: AccessKey, action: str, resource: str, prefix: str) -> bool:
+        """Whether what decides this looks at a condition key with this prefix, which is in lower case.
+
+        Raises:
+            UnrecognizedClientException: the key is of a session whose user or role is no more.
+        """
+        if isinstance(key, Session) and key.access_key_id not in self._sessions:
+            self._know(key)
+        return self._authorizer.asks_about(key.access_key_id, action, resource, prefix)
+
     def authorize(self, key: AccessKey, action: str, resource: str, context: ContextFactory) -> None:
         """Return if the owner of the key may do this.
 

@@ -110,6 +110,10 @@ class Authorizer:
         known = self._state.decisions.get((caller_key, action, resource))
         return known is not None and known.allowed
 
+    def asks_about(self, caller_key: str, action: str, resource: str, prefix: str) -> bool:
+        """Whether a policy that has a say in this decision looks at a condition key with this lower-case prefix."""
+        return self._state.asks_about(caller_key, action, resource, prefix)
+
     def decide(
         self, caller_key: str, action: str, resource: str, context_factory: ContextFactory
     ) -> Decision:
@@ -191,6 +195,25 @@ class _State:
             # denies the root principal's access." (API reference of PutBucketPolicy)
             return resource, None, found.account_id
         return _BUCKET_ARN + bucket, found.policy, found.account_id
+
+    def asks_about(self, caller_key: str, action: str, resource: str, prefix: str) -> bool:
+        grants = self.snapshot.get(caller_key)
+        if grants is None:
+            return False
+        name, attached, _ = self._attached(grants.caller, action, resource)
+        if self._is_constant(caller_key, action, grants.policies()) and (
+            attached is None or self._is_constant(name, action, (attached,))
+        ):
+            return False
+        policies = [*grants.policies(), *([] if attached is None else [attached])]
+        lower = action.lower()
+        return any(
+            key.startswith(prefix)
+            for policy in policies
+            for statement in policy.statements
+            if statement.covers(lower)
+            for key in statement.request_keys
+        )
 
     def know(self, caller_key: str, grants: Grants) -> None:
         self.forget((caller_key,))

@@ -5,12 +5,13 @@ before any body is taken: a stranger is refused at once.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Protocol
 
 from moorage.audit import AuditLog
-from moorage.auth import sigv2, sigv4
+from moorage.auth import signing_time, sigv2, sigv4
 from moorage.auth.access import Access
 from moorage.auth.authorizer import ContextFactory
 from moorage.auth.credentials import AccessKey
@@ -37,6 +38,10 @@ from moorage.gateway.s3 import forms, operations
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.collected import ControllerRelay
 from moorage.gateway.s3.deletions import DeleteObjects
+from moorage.gateway.s3.described import DESCRIBED, DescribedRelay
+from moorage.gateway.s3.existing_tags import TagsFirst
+from moorage.gateway.s3.needs import Signed
+from moorage.gateway.s3.operations import S3Request
 from moorage.gateway.s3.relay import S3Relay, body_of
 from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.streaming import StreamCall
@@ -258,9 +263,11 @@ class GatewayFront:
             headers=request.headers,
             body_hash=claim.payload_hash.decode("latin-1"),  # the relay compares it with the body's own
         )
-        caller = Caller(
-            self, request, key, signed_in="REST-QUERY-STRING" if claim.presigned else "REST-HEADER"
-        )
+        signed = Signed("REST-HEADER", sigv4.ALGORITHM)
+        if claim.presigned:
+            age = time.time() - signing_time.parse_date(claim.timestamp)
+            signed = Signed("REST-QUERY-STRING", sigv4.ALGORITHM, int(age * 1000))
+        caller = Caller(self, request, key, signed)
         return self._begin_operation(
             request, caller, unsigned_target(request, claim), claim.payload_hash, claim
         )
@@ -268,7 +275,7 @@ class GatewayFront:
     def _begin_presigned_v2(self, request: Request) -> Call:
         self._check_s3_is_ours()
         key = self.verifier.verify_presigned_v2(request.method, request.target, request.headers)
-        caller = Caller(self, request, key, signed_in="REST-QUERY-STRING")
+        caller = Caller(self, request, key, Signed("REST-QUERY-STRING", "AWS"))
         target = sigv2.without_signature(request.target)
         return self._begin_operation(request, caller, target, sigv4.UNSIGNED_PAYLOAD, None)
 
@@ -277,11 +284,19 @@ class GatewayFront:
     ) -> Call:
         asked = operations.read(request.method, target, request.headers)
         body = body_of(request, asked, payload_hash, claim)
-        if asked.operation.by_controller:
-            return ControllerRelay(self, request, caller, asked, body)
-        if asked.operation.name == "DeleteObjects":
-            return DeleteObjects(self, request, caller, asked, body)
-        return S3Relay(self, request, caller, asked, body)
+
+        def begin(asked: S3Request) -> Call:
+            if asked.operation.by_controller:
+                return ControllerRelay(self, request, caller, asked, body)
+            if asked.operation.name == "DeleteObjects":
+                return DeleteObjects(self, request, caller, asked, body)
+            if asked.operation.name in DESCRIBED:
+                return DescribedRelay(self, request, caller, asked, body)
+            return S3Relay(self, request, caller, asked, body)
+
+        if caller.asks_for_tags(asked):
+            return TagsFirst(self, request, caller, asked, begin)
+        return begin(asked)
 
     def _begin_form(self, request: Request) -> Call:
         self._check_s3_is_ours()

@@ -1,10 +1,15 @@
 """The S3 side of the gateway: which operation a request is, who may do it, and the request that the S3 gets instead.
 
-operations  which operation of S3 a request is, and all that it may carry (pure)
-needs       which actions on which resources the caller must be allowed, and what conditions may ask (pure)
-signing     the request anew, for the account that it is made for (pure)
-chunks      the signatures inside of an aws-chunked body (pure)
-relay       an operation on its way to the S3 and back
-deletions   DeleteObjects, which is decided key by key
-forms       uploads from HTML forms (POST), whose signature is in the body
+operations     which operation of S3 a request is, and all that it may carry (pure)
+needs          which actions on which resources its caller must be allowed, what conditions may ask of it (pure)
+documents      XML of clients, read and rendered anew (pure)
+signing        the request anew, for the account that it is made for
+chunks         the signatures inside of an aws-chunked body
+admission      the decision, and the account
+relay          an operation on its way to the S3 and back
+collected      operations whose body is taken in before anything is relayed, and what the controller answers
+described      those whose body says what decides them: the tags of an object, the place of a bucket
+deletions      DeleteObjects, which is decided key by key
+forms          uploads from HTML forms (POST), whose signature is in the body
+existing_tags  an object's tags, read first where a policy asks for them
 """

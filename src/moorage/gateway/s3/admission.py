@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.auth.credentials import AccessKey
 from moorage.auth.policy import Context
-from moorage.errors import AccessDeniedException
 from moorage.gateway.request import Request
 from moorage.gateway.s3 import needs
 from moorage.gateway.s3.errors import S3Error
-from moorage.gateway.s3.needs import Need
+from moorage.gateway.s3.needs import Need, Signed
 from moorage.gateway.s3.operations import S3Request
 from moorage.gateway.s3.signing import source_header
 from moorage.storage.s3_accounts import ADMINISTRATOR
@@ -30,11 +29,10 @@ class Admitted(NamedTuple):
 class Caller:
     """The caller of one request to S3, whose signature has been verified."""
 
-    def __init__(self, front: "GatewayFront", request: Request, key: AccessKey, *, signed_in: str) -> None:
-        """`signed_in` is where the signature was, in the words of `s3:authType`."""
+    def __init__(self, front: "GatewayFront", request: Request, key: AccessKey, signed: Signed) -> None:
         self._front = front
         self._request = request
-        self._signed_in = signed_in
+        self._signed = signed
         self.key = key
 
     def admit(self, asked: S3Request) -> Admitted:
@@ -52,17 +50,18 @@ class Caller:
         """Raises `AccessDeniedException`."""
 
         def context() -> Context:
-            return needs.conditions(asked, need, signed_in=self._signed_in)
+            return needs.conditions(asked, need, self._signed)
 
         self._front.authorize(self._request, self.key, need.action, need.resource, context)
 
-    def may(self, asked: S3Request, need: Need) -> bool:
-        """The same as a question. A refusal is written to the audit log like any other."""
-        try:
-            self.authorize(asked, need)
-        except AccessDeniedException:
-            return False
-        return True
+    def asks_for_tags(self, asked: S3Request) -> bool:
+        """Whether the tags of the object that there is have a say in what the caller may do."""
+        access, prefix = self._front.access, needs.EXISTING_TAG.lower()
+        return any(
+            need.action in needs.ON_EXISTING_TAGS
+            and access.asks_about(self.key, need.action, need.resource, prefix)
+            for need in needs.needs(asked)
+        )
 
     def owner_of(self, asked: S3Request) -> str:
         """The account that the S3 is asked for: the bucket's owner if its policy tells who that is, else the

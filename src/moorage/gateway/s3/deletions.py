@@ -2,17 +2,16 @@
 
 import base64
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from moorage.errors import AccessDeniedException
 from moorage.gateway.request import Request
 from moorage.gateway.s3 import needs
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.collected import CollectedS3Relay
+from moorage.gateway.s3.documents import NAMESPACE, XML, escaped, malformed, name_of, parse, values_of
 from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.operations import S3Request, check_key
 from moorage.gateway.s3.relay import Body, host_of
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 MOST_KEYS: Final = 1000
 _MOST_BODY_BYTES: Final = 4 * 1024 * 1024
-_NAMESPACE: Final = "{http://s3.amazonaws.com/doc/2006-03-01/}"
-_XML: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _NOT_RELAYED: Final = frozenset((b"content-md5", b"content-type", b"x-amz-sdk-checksum-algorithm"))
 
 
@@ -115,86 +112,53 @@ def read(body: bytes) -> tuple[list[Deletion], bool]:
     Raises:
         S3Error: it is not the XML of DeleteObjects.
     """
-    if re.search(rb"<!(DOCTYPE|ENTITY)", body, re.IGNORECASE):
-        raise _malformed()
-    try:
-        root = ElementTree.fromstring(body)
-    except (ElementTree.ParseError, ValueError):
-        raise _malformed() from None
-    if _name(root) != "Delete":
-        raise _malformed()
     deletions, quiet = [], False
-    for element in root:
-        match _name(element):
+    for element in parse(body, "Delete"):
+        match name_of(element):
             case "Object":
                 deletions.append(_deletion(element))
             case "Quiet":
                 quiet = (element.text or "").strip().lower() == "true"
             case _:
-                raise _malformed()
+                raise malformed()
     if not 1 <= len(deletions) <= MOST_KEYS:
-        raise _malformed()
+        raise malformed()
     return deletions, quiet
 
 
 def _deletion(element: ElementTree.Element) -> Deletion:
-    values: dict[str, str] = {}
-    for child in element:
-        name = _name(child)
-        if name in values or len(child) or name not in ("Key", "VersionId", *_CONDITIONS):
-            raise _malformed()
-        values[name] = child.text or ""
+    values = values_of(element, ("Key", "VersionId", *_CONDITIONS))
     key = values.pop("Key", "")
     if not key:
-        raise _malformed()
+        raise malformed()
     return Deletion(key, values.pop("VersionId", None) or None, values)
-
-
-def _name(element: ElementTree.Element) -> str:
-    return str(element.tag).removeprefix(_NAMESPACE)
 
 
 def render(deletions: list[Deletion], *, quiet: bool) -> bytes:
     """The body that the S3 gets."""
     objects = "".join(f"<Object>{_identity(each)}{_conditions(each)}</Object>" for each in deletions)
     told = "<Quiet>true</Quiet>" if quiet else ""
-    return f'{_XML}<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{told}{objects}</Delete>'.encode()
+    return f'{XML}<Delete xmlns="{NAMESPACE}">{told}{objects}</Delete>'.encode()
 
 
 def render_result(deleted: list[Deletion], refused: list[Refused]) -> bytes:
     told = "".join(f"<Deleted>{_identity(each)}</Deleted>" for each in deleted)
-    return (
-        f'{_XML}<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{told}{_errors(refused)}'
-        "</DeleteResult>"
-    ).encode()
+    return (f'{XML}<DeleteResult xmlns="{NAMESPACE}">{told}{_errors(refused)}</DeleteResult>').encode()
 
 
 def _errors(refused: list[Refused]) -> str:
     return "".join(
         f"<Error>{_identity(each.deletion)}<Code>{each.code}</Code>"
-        f"<Message>{_escaped(each.message)}</Message></Error>"
+        f"<Message>{escaped(each.message)}</Message></Error>"
         for each in refused
     )
 
 
 def _identity(deletion: Deletion) -> str:
     version = deletion.version_id
-    told = "" if version is None else f"<VersionId>{_escaped(version)}</VersionId>"
-    return f"<Key>{_escaped(deletion.key)}</Key>{told}"
+    told = "" if version is None else f"<VersionId>{escaped(version)}</VersionId>"
+    return f"<Key>{escaped(deletion.key)}</Key>{told}"
 
 
 def _conditions(deletion: Deletion) -> str:
-    return "".join(f"<{name}>{_escaped(value)}</{name}>" for name, value in deletion.conditions.items())
-
-
-def _escaped(text: str) -> str:
-    """A carriage return is kept as one only when it is written as a reference."""
-    return escape(text, {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;"})
-
-
-def _malformed() -> S3Error:
-    return S3Error(
-        "MalformedXML",
-        400,
-        "The XML you provided was not well-formed or did not validate against our published schema",
-    )
+    return "".join(f"<{name}>{escaped(value)}</{name}>" for name, value in deletion.conditions.items())

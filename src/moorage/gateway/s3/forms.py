@@ -23,7 +23,9 @@ from moorage.errors import ServiceError
 from moorage.gateway.relay import Relay
 from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
+from moorage.gateway.s3.documents import read_tagging, render_tagging
 from moorage.gateway.s3.errors import S3Error
+from moorage.gateway.s3.needs import Signed
 from moorage.gateway.s3.operations import POST_OBJECT, S3Request, check_key
 from moorage.gateway.s3.relay import host_of
 from moorage.gateway.s3.signing import target_of
@@ -157,18 +159,21 @@ class FormUpload(Relay):
     def _begin(self, head: FormHead) -> None:
         front, request = self._front, self._request
         key = verify(front.verifier, head.fields)
+        signed = Signed("POST", sigv4.ALGORITHM if "x-amz-signature" in head.fields else "AWS")
         if front.limits is not None:
             front.limits.admit(request, key)
         fields = {**head.fields, "key": _key(head)}
         now = datetime.now(UTC)
         sizes = check_policy(head.fields["policy"], {**fields, "bucket": self._bucket.bucket}, now)
         asked = _as_put(self._bucket, fields)
-        account_id = Caller(front, request, key, signed_in="POST").admit(asked).account_id
+        account_id = Caller(front, request, key, signed).admit(asked).account_id
         relayed = {name: value for name, value in fields.items() if _is_relayed(name)}
-        signed = relayed | front.s3_signer.policy_fields(
+        if asked.request_tags:
+            relayed["tagging"] = render_tagging(asked.request_tags).decode()
+        with_signature = relayed | front.s3_signer.policy_fields(
             account_id, policy_for(self._bucket.bucket, relayed, sizes, now)
         )
-        form = render_head(signed, head.file_headers, self._boundary)
+        form = render_head(with_signature, head.file_headers, self._boundary)
         rest = self._before[head.length :]
         length = len(form) + self._length - head.length
         target, _ = target_of(self._bucket)
@@ -193,14 +198,15 @@ class FormUpload(Relay):
 def _as_put(bucket: S3Request, fields: Mapping[str, str]) -> S3Request:
     """The upload as the PutObject that it is."""
     told = {name.encode(): value.encode() for name, value in fields.items() if name.startswith("x-amz-")}
-    headers = {b"x-amz-tagging": b""} if "tagging" in fields else {}
+    tagging = fields.get("tagging", "")
     return S3Request(
         operation=POST_OBJECT,
         bucket=bucket.bucket,
         key=fields["key"],
         query={},
-        headers=headers,
+        headers={},
         told=told,
+        request_tags=read_tagging(tagging.encode()) if tagging.strip() else (),
     )
 
 
@@ -363,7 +369,16 @@ def verify(verifier: "Verifier", fields: Mapping[str, str]) -> AccessKey:
         key = verifier.key_of(scope.access_key_id, token)
         signer = sigv4.Signer(sigv4.signing_key(key.secret_access_key, scope))
         expected, given = signer.sign(fields["policy"].encode()).decode(), fields["x-amz-signature"]
-    elif "signature" in fields and "awsaccesskeyid" in fields:
+    elif "signature" in fields or "awsaccesskeyid" in fields:
+        for name, called in (("awsaccesskeyid", "AWSAccessKeyId"), ("signature", "Signature")):
+            if not fields.get(name):
+                raise S3Error(
+                    "InvalidArgument",
+                    400,
+                    _MISSING_FIELD.format(called),
+                    ArgumentName=called,
+                    ArgumentValue="",
+                )
         key = verifier.key_of(fields["awsaccesskeyid"], token)
         digest = hmac.digest(key.secret_access_key.encode(), fields["policy"].encode(), hashlib.sha1)
         expected, given = base64.b64encode(digest).decode(), fields["signature"]

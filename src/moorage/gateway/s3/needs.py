@@ -6,7 +6,6 @@ permissions for Amazon S3 API operations" in the S3 user guide.
 
 from collections.abc import Iterator
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 from moorage.auth.policy import Context
 from moorage.gateway.s3.operations import CopySource, Level, S3Request
@@ -28,10 +27,39 @@ _HEADER_KEYS = {
     "s3:x-amz-storage-class": b"x-amz-storage-class",
     "s3:x-amz-website-redirect-location": b"x-amz-website-redirect-location",
     "s3:x-amz-content-sha256": b"x-amz-content-sha256",
-    "s3:object-ownership": b"x-amz-object-ownership",
+    "s3:x-amz-object-ownership": b"x-amz-object-ownership",
+    "s3:if-match": b"if-match",
+    "s3:if-none-match": b"if-none-match",
 }
 _QUERY_KEYS = {"s3:prefix": "prefix", "s3:delimiter": "delimiter", "s3:max-keys": "max-keys"}
-_LISTS = frozenset(("s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads"))
+_LISTS = frozenset(("s3:ListBucket", "s3:ListBucketVersions"))
+EXISTING_TAG = "s3:ExistingObjectTag/"
+ON_EXISTING_TAGS = frozenset(
+    (
+        "s3:GetObject",
+        "s3:GetObjectVersion",
+        "s3:GetObjectAcl",
+        "s3:GetObjectVersionAcl",
+        "s3:GetObjectAttributes",
+        "s3:GetObjectVersionAttributes",
+        "s3:GetObjectTagging",
+        "s3:GetObjectVersionTagging",
+        "s3:PutObjectTagging",
+        "s3:PutObjectVersionTagging",
+        "s3:DeleteObjectTagging",
+        "s3:DeleteObjectVersionTagging",
+    )
+)
+"""Actions whose conditions see the tags of the object that there is."""
+
+
+class Signed(NamedTuple):
+    """How a request was signed: `where` in the words of `s3:authType`, `algorithm` in those of `s3:signatureversion`;
+    of a presigned one its age in milliseconds, if the signature tells it."""
+
+    where: str
+    algorithm: str
+    age: int | None = None
 
 
 def needs(request: S3Request) -> Iterator[Need]:
@@ -50,7 +78,7 @@ def needs(request: S3Request) -> Iterator[Need]:
     yield Need((version and operation.version_action) or operation.action, resource, bucket)
     if operation.name == "GetObjectAttributes":
         yield Need("s3:GetObjectVersion" if version else "s3:GetObject", resource, bucket)
-    if b"x-amz-tagging" in request.headers:
+    if operation.name != "PutObjectTagging" and request.request_tags:
         yield Need("s3:PutObjectTagging", resource, bucket)
     if request.source is not None:
         yield need_of_source(request.source)
@@ -75,16 +103,20 @@ def object_arn(bucket: str, key: str) -> str:
     return f"arn:aws:s3:::{bucket}/{key}"
 
 
-def conditions(request: S3Request, need: Need, *, signed_in: str) -> Context:
-    """The condition keys of S3 that the request tells. `signed_in` is where its signature was, in the words of
-    `s3:authType`."""
-    context: dict[str, str | tuple[str, ...]] = {"s3:authType": signed_in}
+def conditions(request: S3Request, need: Need, signed: Signed) -> Context:
+    """The condition keys of S3 that the request tells."""
+    context: dict[str, str | tuple[str, ...]] = {
+        "s3:authType": signed.where,
+        "s3:signatureversion": signed.algorithm,
+    }
+    if signed.age is not None:
+        context["s3:signatureAge"] = str(signed.age)
     for key, header in _HEADER_KEYS.items():
         value = request.told.get(header)
         if value is not None:
             context[key] = header_text.decode(value)
     if need.action in _LISTS:
-        context |= {key: request.query[name] for key, name in _QUERY_KEYS.items() if request.query.get(name)}
+        context |= {key: request.query[name] for key, name in _QUERY_KEYS.items() if name in request.query}
     version_id = request.version_id
     if (
         request.source is not None
@@ -94,9 +126,11 @@ def conditions(request: S3Request, need: Need, *, signed_in: str) -> Context:
         version_id = request.source.version_id
     if version_id is not None:
         context["s3:VersionId"] = version_id
-    tagging = request.headers.get(b"x-amz-tagging")
-    if tagging is not None:
-        tags = parse_qsl(header_text.decode(tagging), keep_blank_values=True)
-        context |= {f"s3:RequestObjectTag/{key}": value for key, value in tags}
-        context["s3:RequestObjectTagKeys"] = tuple(key for key, _ in tags)
+    if request.request_tags and need.action.startswith("s3:Put"):
+        context |= {f"s3:RequestObjectTag/{key}": value for key, value in request.request_tags}
+        context["s3:RequestObjectTagKeys"] = tuple(key for key, _ in request.request_tags)
+    if need.action in ON_EXISTING_TAGS and need.resource == object_arn(request.bucket, request.key):
+        context |= {f"{EXISTING_TAG}{key}": value for key, value in request.existing_tags}
+    if request.location_constraint:
+        context["s3:LocationConstraint"] = request.location_constraint
     return context

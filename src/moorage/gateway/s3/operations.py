@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from moorage.gateway.s3.documents import Tags
 from moorage.gateway.s3.errors import S3Error
 from moorage.wire import header_text
 
@@ -63,7 +64,8 @@ class CopySource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Request:
     """A request, read. `query` and `headers` are what goes on to the S3, names of headers in lower case; `told` are
-    all headers of the client, and what a presigned query has in their place."""
+    all headers of the client, and what a presigned query has in their place. `request_tags` and
+    `location_constraint` are what its body says, `existing_tags` those of the object that there is."""
 
     operation: Operation
     bucket: str
@@ -72,6 +74,9 @@ class S3Request:
     headers: dict[bytes, bytes]
     told: Mapping[bytes, bytes]
     source: CopySource | None = None
+    request_tags: Tags = ()
+    location_constraint: str = ""
+    existing_tags: Tags = ()
 
     @property
     def version_id(self) -> str | None:
@@ -95,7 +100,7 @@ _EVERYWHERE: Final = _headers(
 )
 _DROPPED: Final = _headers(
     "x-amz-date x-amz-content-sha256 x-amz-security-token x-amz-user-agent x-amz-request-payer x-amz-acl "
-    "x-amz-storage-class x-amz-object-ownership"
+    "x-amz-storage-class x-amz-object-ownership x-amz-bypass-governance-retention"
 )
 """Those that say nothing to the S3: about the signature that was verified, and values that are what happens
 anyway."""
@@ -277,7 +282,7 @@ _OPERATIONS: Final = (
         action="s3:DeleteObject",
         version_action="s3:DeleteObjectVersion",
         subresource=_set("delete"),
-        headers=_CHECKSUMS,
+        headers=_CHECKSUMS | _headers("x-amz-bypass-governance-retention"),
         takes_body=True,
     ),
     Operation(
@@ -325,7 +330,9 @@ _OPERATIONS: Final = (
         action="s3:DeleteObject",
         version_action="s3:DeleteObjectVersion",
         query=_set("versionId"),
-        headers=_headers("x-amz-if-match-last-modified-time x-amz-if-match-size"),
+        headers=_headers(
+            "x-amz-if-match-last-modified-time x-amz-if-match-size x-amz-bypass-governance-retention"
+        ),
     ),
     Operation(
         name="GetObjectAcl",
@@ -471,9 +478,29 @@ def read(method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> S3Requ
         for name, value in own.items()
         if name in _STANDARD or (name.startswith(b"x-amz-") and name not in _DROPPED)
     }
+    encodings = relayed.pop(b"content-encoding", b"")
+    if stored := b",".join(_stored_encodings(encodings)):
+        relayed[b"content-encoding"] = stored
     return S3Request(
-        operation=operation, bucket=bucket, key=key, query=query, headers=relayed, told=own, source=source
+        operation=operation,
+        bucket=bucket,
+        key=key,
+        query=query,
+        headers=relayed,
+        told=own,
+        source=source,
+        request_tags=_tags_of(relayed.get(b"x-amz-tagging", b"")),
     )
+
+
+def _stored_encodings(value: bytes) -> list[bytes]:
+    """Those of the object itself, without the one that it comes in."""
+    encodings = (each.strip() for each in value.split(b","))
+    return [each for each in encodings if each and each.lower() != b"aws-chunked"]
+
+
+def _tags_of(header: bytes) -> Tags:
+    return parse_qsl(header_text.decode(header), keep_blank_values=True)
 
 
 def name_of(method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> str | None:

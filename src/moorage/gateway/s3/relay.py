@@ -26,11 +26,7 @@ from moorage.wire import aws_chunked
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
 
-_OF_CHUNKS: Final = (
-    b"content-encoding",
-    b"x-amz-decoded-content-length",
-    b"x-amz-trailer",
-)
+_OF_CHUNKS: Final = (b"x-amz-decoded-content-length", b"x-amz-trailer")
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 
 
@@ -111,16 +107,6 @@ class S3Relay(Relay):
         if self._refusal is not None:
             self._connection = None
             self._fail(self._refusal)
-            return
-        if (
-            self._small_head is not None
-            and self._small_head[0] == 409
-            and self._asked.operation.name == "CreateBucket"
-            and b"<Code>BucketAlreadyOwnedByYou<" in self._small_body
-        ):
-            # Creating a bucket that is one's own is no error in us-east-1, and scripts do it every time.
-            self._connection = None
-            self._request.reply(200, b"Location: /%b\r\n" % self._asked.bucket.encode(), b"")
             return
         super().reply_end()
 
@@ -213,10 +199,7 @@ class SignedBody(Body):
     def headers(self, headers: dict[bytes, bytes]) -> dict[bytes, bytes]:
         if self._with_trailer:
             return headers
-        kept = {name: value for name, value in headers.items() if name not in _OF_CHUNKS}
-        encodings = [each.strip() for each in headers.get(b"content-encoding", b"").split(b",")]
-        others = b",".join(each for each in encodings if each and each.lower() != b"aws-chunked")
-        return {**kept, b"content-encoding": others} if others else kept
+        return {name: value for name, value in headers.items() if name not in _OF_CHUNKS}
 
     def data(self, chunk: bytes) -> bytes:
         return _feed(self._decoder, chunk, self._length)

@@ -1,0 +1,144 @@
+"""The tags of the object that there is, read before an operation on it is decided: where a policy asks for them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from moorage.errors import InternalFailure, ServiceError, ServiceUnavailable
+from moorage.gateway.request import Call, Request
+from moorage.gateway.s3.admission import Caller
+from moorage.gateway.s3.documents import Tags, read_tagging
+from moorage.gateway.s3.errors import S3Error
+from moorage.gateway.s3.operations import OPERATIONS, S3Request
+from moorage.gateway.s3.relay import host_of
+from moorage.gateway.s3.signing import target_of
+from moorage.upstream import UpstreamConnection
+
+if TYPE_CHECKING:
+    from moorage.gateway.front import GatewayFront
+
+_MOST_BYTES: Final = 64 * 1024
+
+
+class TagsFirst(Call):
+    """Reads the tags, then lets the operation begin. Nothing of the body is taken before."""
+
+    def __init__(
+        self,
+        front: "GatewayFront",
+        request: Request,
+        caller: Caller,
+        asked: S3Request,
+        begin: Callable[[S3Request], Call],
+    ) -> None:
+        self._front = front
+        self._request = request
+        self._asked = asked
+        self._begin = begin
+        self._owner = caller.owner_of(asked)
+        self._status = 0
+        self._body = b""
+        self._parts: list[bytes] = []
+        self._ended = False
+        self._call: Call | None = None
+        self._connection: UpstreamConnection | None = None
+        request.pause_reading()
+        self._connecting: asyncio.Task[None] | None = front.s3.start(self)
+
+    # --- the client's side ----------------------------------------------------------------------------
+
+    def data(self, chunk: bytes) -> None:
+        if self._call is None:
+            self._parts.append(chunk)  # one read at most: reading is paused
+        else:
+            self._call.data(chunk)
+
+    def end(self) -> None:
+        self._ended = True
+        if self._call is not None:
+            self._call.end()
+
+    def cancel(self) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+        if self._call is not None:
+            self._call.cancel()
+
+    def pause_reply(self) -> None:
+        if self._call is not None:
+            self._call.pause_reply()
+
+    def resume_reply(self) -> None:
+        if self._call is not None:
+            self._call.resume_reply()
+
+    # --- the S3's side --------------------------------------------------------------------------------
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        self._connecting = None
+        self._connection = connection
+        query = {"tagging": ""}
+        if self._asked.version_id is not None:
+            query["versionId"] = self._asked.version_id
+        reading = replace(
+            self._asked, operation=OPERATIONS["GetObjectTagging"], query=query, headers={}, source=None
+        )
+        head = self._front.s3_signer.head(
+            self._owner, b"GET", target_of(reading), {b"host": host_of(self._request)}, framing=b""
+        )
+        connection.write(head)
+
+    def not_connected(self, error: BaseException) -> None:
+        self._connecting = None
+        self._request.fail(
+            ServiceUnavailable("The S3 of this server is starting or restarting. Please try again.")
+        )
+
+    def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self._status = status
+
+    def reply_data(self, chunk: bytes) -> None:
+        if len(self._body) <= _MOST_BYTES:
+            self._body += chunk
+
+    def reply_end(self) -> None:
+        self._connection = None
+        try:
+            call = self._call = self._begin(replace(self._asked, existing_tags=self._tags()))
+            self._request.resume_reading()
+            for chunk in self._parts:
+                call.data(chunk)
+            self._parts.clear()
+            if self._ended:
+                call.end()
+        except ServiceError as error:
+            self._request.fail(error)
+
+    def reply_broken(self, *, untouched: bool, reason: str) -> None:
+        self._connection = None
+        self._request.fail(InternalFailure(f"The S3 of this server broke off: {reason}."))
+
+    def reply_failed(self) -> None:
+        self._connection = None
+        self._request.fail(
+            InternalFailure("The tags of the object cannot be read. The server's log has the details.")
+        )
+
+    def pause_request(self) -> None:
+        """The request is written in one piece."""
+
+    def resume_request(self) -> None:
+        """Nothing was paused."""
+
+    def _tags(self) -> Tags:
+        """None of an object that is not there, or that is another account's: what is asked is refused then anyway."""
+        if self._status == 200:
+            return read_tagging(self._body)
+        if self._status in (403, 404):
+            return ()
+        raise S3Error("InternalError", 500, f"The tags of the object cannot be read: status {self._status}.")
