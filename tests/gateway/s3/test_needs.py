@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from moorage.gateway.s3.needs import conditions, need_of_deletion, needs
+from moorage.gateway.s3.needs import Signed, conditions, need_of_deletion, needs
 from moorage.gateway.s3.operations import read
 from tests.gateway.s3.sent import sent
 
@@ -88,7 +88,7 @@ def test_each_deleted_key_is_a_need_of_its_own() -> None:
 
 def context(operation: str, index: int = 0, **members: Any) -> dict[str, Any]:
     request = read(*sent(operation, **members))
-    found = conditions(request, list(needs(request))[index], signed_in="REST-HEADER")
+    found = conditions(request, list(needs(request))[index], Signed("REST-HEADER", "AWS4-HMAC-SHA256"))
     return {key: value for key, value in found.items() if key != "s3:x-amz-content-sha256"}
 
 
@@ -101,7 +101,8 @@ def context(operation: str, index: int = 0, **members: Any) -> dict[str, Any]:
             {"Bucket": "b", "Prefix": "p/", "Delimiter": "/", "MaxKeys": 7},
             {"s3:prefix": "p/", "s3:delimiter": "/", "s3:max-keys": "7"},
         ),
-        ("list_multipart_uploads", {"Bucket": "b", "Prefix": "p/"}, {"s3:prefix": "p/"}),
+        ("list_objects_v2", {"Bucket": "b", "Prefix": ""}, {"s3:prefix": ""}),
+        ("list_multipart_uploads", {"Bucket": "b", "Prefix": "p/"}, {}),
         ("get_object", {**NAMED, "VersionId": "v"}, {"s3:VersionId": "v"}),
         ("put_object", {**NAMED, "ACL": "private"}, {"s3:x-amz-acl": "private"}),
         (
@@ -123,7 +124,8 @@ def context(operation: str, index: int = 0, **members: Any) -> dict[str, Any]:
 def test_conditions_see_what_the_request_tells(
     operation: str, members: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    assert context(operation, **members) == {"s3:authType": "REST-HEADER", **expected}
+    common = {"s3:authType": "REST-HEADER", "s3:signatureversion": "AWS4-HMAC-SHA256"}
+    assert context(operation, **members) == {**common, **expected}
 
 
 def test_the_version_of_a_source_is_that_of_the_reading() -> None:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import session_headers
-from moorage.gateway.relay import Relay
 from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.operations import S3Request
-from moorage.gateway.s3.relay import Body
+from moorage.gateway.s3.relay import Body, S3Reply
 from moorage.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ _DIGESTS: Final[Mapping[bytes, Callable[[bytes], bytes]]] = {
 }
 
 
-class CollectedS3Relay(Relay):
+class CollectedS3Relay(S3Reply):
     """Collects the body, compares what was declared of it, and writes the request that comes of it."""
 
     def __init__(

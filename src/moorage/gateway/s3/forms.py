@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from moorage.auth import sigv4
 from moorage.auth.credentials import AccessKey
 from moorage.errors import ServiceError
-from moorage.gateway.relay import Relay
 from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import read_tagging, render_tagging
 from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.needs import Signed
 from moorage.gateway.s3.operations import POST_OBJECT, S3Request, check_key
-from moorage.gateway.s3.relay import host_of
+from moorage.gateway.s3.relay import S3Reply, host_of
 from moorage.gateway.s3.signing import target_of
 from moorage.upstream import UpstreamConnection
 
@@ -90,7 +89,7 @@ def may_be(request: Request) -> bool:
     )
 
 
-class FormUpload(Relay):
+class FormUpload(S3Reply):
     """One upload."""
 
     def __init__(self, front: "GatewayFront", request: Request, asked: S3Request) -> None:

@@ -7,6 +7,7 @@ from what was read here, so that what is authorised and what is run cannot diffe
 Source: the API model of S3 in botocore, which a test compares these tables with.
 """
 
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -527,14 +528,9 @@ def check_key(key: str) -> None:
         raise S3Error("KeyTooLongError", 400, "Your key is too long")
     if "\0" in key:
         raise S3Error("InvalidArgument", 400, "A key cannot have a null character.")
-    parts = key.split("/")
-    if "" in parts[:-1] or "." in parts or ".." in parts:
-        raise S3Error(
-            "NotImplemented",
-            501,
-            "A key with an empty part, '.' or '..' between its slashes cannot be kept here: "
-            f"{key!r}. Give the object another key.",
-        )
+    inside = posixpath.normpath(key)
+    if inside in (".", "..") or inside.startswith("../"):
+        raise S3Error("InvalidURI", 400, f"The key {key!r} leads out of its bucket.")
 
 
 def _bucket_and_key(raw_path: bytes) -> tuple[str, str]:

@@ -6,6 +6,7 @@ S3 discards it.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -27,10 +28,24 @@ if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
 
 _OF_CHUNKS: Final = (b"x-amz-decoded-content-length", b"x-amz-trailer")
+_REQUEST_ID: Final = re.compile(rb"<RequestId>[^<]*</RequestId>")
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 
 
-class S3Relay(Relay):
+class S3Reply(Relay):
+    """The way back from the S3: replies have the gateway's id of the request, as its logs do."""
+
+    def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        super().reply_head(status, {**headers, b"x-amz-request-id": self._request.request_id})
+
+    def reply_end(self) -> None:
+        if self._small_head is not None and self._small_head[0] >= 400:
+            said = b"<RequestId>%b</RequestId>" % self._request.request_id
+            self._small_body = _REQUEST_ID.sub(said, self._small_body, count=1)
+        super().reply_end()
+
+
+class S3Relay(S3Reply):
     """One operation, whose caller is admitted when this is made."""
 
     def __init__(
