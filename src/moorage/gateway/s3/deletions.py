@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ from moorage.gateway.s3.signing import target_of
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
 
+_DELETED: Final = re.compile(rb"<Deleted>.*?</Deleted>", re.DOTALL)
 MOST_KEYS: Final = 1000
 _MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 _NOT_RELAYED: Final = frozenset((b"content-md5", b"content-type", b"x-amz-sdk-checksum-algorithm"))
@@ -50,14 +52,15 @@ class DeleteObjects(CollectedS3Relay):
         """Raises `ServiceError`."""
         super().__init__(front, request, caller, asked, body, front.s3, most_body_bytes=_MOST_BODY_BYTES)
         self._refused: list[Refused] = []
+        self._quiet = False
 
     def message(self, body: bytes) -> bytes:
-        deletions, quiet = read(body)
+        deletions, self._quiet = read(body)
         allowed = [each for each in deletions if self._is_allowed(each)]
         if not allowed:
             self._request.reply(200, b"Content-Type: application/xml\r\n", render_result([], self._refused))
             return b""
-        content = render(allowed, quiet=quiet)
+        content = render(allowed)
         digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest())
         headers = {
             name: value
@@ -79,9 +82,11 @@ class DeleteObjects(CollectedS3Relay):
         return head + content
 
     def reply_end(self) -> None:
-        if self._refused and self._small_head is not None and self._small_head[0] == 200:
-            merged = self._small_body.rpartition(b"</DeleteResult>")
-            self._small_body = merged[0] + _errors(self._refused).encode() + b"</DeleteResult>"
+        if self._small_head is not None and self._small_head[0] == 200:
+            told = self._small_body.rpartition(b"</DeleteResult>")[0]
+            if self._quiet:
+                told = _DELETED.sub(b"", told)
+            self._small_body = told + _errors(self._refused).encode() + b"</DeleteResult>"
         super().reply_end()
 
     def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
@@ -134,11 +139,10 @@ def _deletion(element: ElementTree.Element) -> Deletion:
     return Deletion(key, values.pop("VersionId", None) or None, values)
 
 
-def render(deletions: list[Deletion], *, quiet: bool) -> bytes:
+def render(deletions: list[Deletion]) -> bytes:
     """The body that the S3 gets."""
     objects = "".join(f"<Object>{_identity(each)}{_conditions(each)}</Object>" for each in deletions)
-    told = "<Quiet>true</Quiet>" if quiet else ""
-    return f'{XML}<Delete xmlns="{NAMESPACE}">{told}{objects}</Delete>'.encode()
+    return f'{XML}<Delete xmlns="{NAMESPACE}">{objects}</Delete>'.encode()
 
 
 def render_result(deleted: list[Deletion], refused: list[Refused]) -> bytes:
