@@ -50,7 +50,7 @@ class Attempt:
         service: str,
         *,
         presigned: bool = False,
-        method: str = "POST",
+        method: str = "",
         at: datetime = NOW,
         secret: str = KEY.secret_access_key,
         region: str = REGION,
@@ -58,6 +58,7 @@ class Attempt:
         headers: dict[str, str] | None = None,
         body: bytes = b"",
     ) -> None:
+        method = method or ("PUT" if service == "s3" else "POST")
         self.service, self.method, self.body = service, method, body
         request = AWSRequest(method, f"http://{HOST}{PATHS[service]}", headers=headers, data=body)
         credentials = Credentials(KEY.access_key_id, secret)
@@ -625,7 +626,7 @@ async def test_s3_says_more_in_elements_of_their_own() -> None:
         "MaxAllowedSkewMilliseconds": "900000",
     }
     _, more = await Attempt("s3", secret="wrong").answer()
-    assert more["CanonicalRequest"].startswith("POST\n/bucket/key\n")
+    assert more["CanonicalRequest"].startswith("PUT\n/bucket/key\n")
     assert bytes.fromhex(more["CanonicalRequestBytes"]).decode() == more["CanonicalRequest"]
     assert bytes.fromhex(more["StringToSignBytes"]).decode() == more["StringToSign"]
     assert more["AWSAccessKeyId"] == KEY.access_key_id
