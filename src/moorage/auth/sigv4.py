@@ -17,13 +17,14 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import quote, unquote
 
 from moorage.errors import IncompleteSignatureException, MissingAuthenticationTokenException
 
-ALGORITHM = "AWS4-HMAC-SHA256"
-UNSIGNED_PAYLOAD = b"UNSIGNED-PAYLOAD"
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+ALGORITHM: Final = "AWS4-HMAC-SHA256"
+UNSIGNED_PAYLOAD: Final = b"UNSIGNED-PAYLOAD"
+EMPTY_SHA256: Final[str] = hashlib.sha256(b"").hexdigest()
 
 _IN_QUERY = re.compile(rb"[?&]X-Amz-(?:Algorithm|Credential|Date|Expires|SignedHeaders|Signature)=")
 _REQUIRED_IN_QUERY = ("Algorithm", "Credential", "Signature", "SignedHeaders", "Date")
