@@ -22,8 +22,8 @@ from urllib.parse import quote, unquote
 
 from moorage.errors import IncompleteSignatureException, MissingAuthenticationTokenException
 
-ALGORITHM: Final = "AWS4-HMAC-SHA256"
-UNSIGNED_PAYLOAD: Final = b"UNSIGNED-PAYLOAD"
+ALGORITHM: Final[str] = "AWS4-HMAC-SHA256"
+UNSIGNED_PAYLOAD: Final[bytes] = b"UNSIGNED-PAYLOAD"
 EMPTY_SHA256: Final[str] = hashlib.sha256(b"").hexdigest()
 
 _IN_QUERY = re.compile(rb"[?&]X-Amz-(?:Algorithm|Credential|Date|Expires|SignedHeaders|Signature)=")

@@ -96,12 +96,12 @@ def _headers(text: str) -> frozenset[bytes]:
 
 
 _EVERYWHERE: Final = _headers(
-    "x-amz-date x-amz-content-sha256 x-amz-security-token x-amz-user-agent x-amz-request-payer "
+    "x-amz-date x-amz-content-sha256 x-amz-security-token x-amz-user-agent x-amz-api-version x-amz-request-payer "
     "x-amz-expected-bucket-owner"
 )
 _DROPPED: Final = _headers(
-    "x-amz-date x-amz-content-sha256 x-amz-security-token x-amz-user-agent x-amz-request-payer x-amz-acl "
-    "x-amz-storage-class x-amz-object-ownership x-amz-bypass-governance-retention"
+    "x-amz-date x-amz-content-sha256 x-amz-security-token x-amz-user-agent x-amz-api-version x-amz-request-payer "
+    "x-amz-acl x-amz-storage-class x-amz-object-ownership x-amz-bypass-governance-retention"
 )
 """Those that say nothing to the S3: about the signature that was verified, and values that are what happens
 anyway."""
