@@ -44,7 +44,6 @@ def asked(operation: str, **members: Any) -> list[tuple[str, str]]:
         ("get_object_tagging", NAMED, "s3:GetObjectTagging", OBJECT),
         ("get_object_tagging", {**NAMED, "VersionId": "v"}, "s3:GetObjectVersionTagging", OBJECT),
         ("delete_object_tagging", NAMED, "s3:DeleteObjectTagging", OBJECT),
-        ("get_object_acl", NAMED, "s3:GetObjectAcl", OBJECT),
     ],
 )
 def test_each_operation_needs_its_action(

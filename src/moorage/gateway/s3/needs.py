@@ -38,8 +38,6 @@ ON_EXISTING_TAGS = frozenset(
     (
         "s3:GetObject",
         "s3:GetObjectVersion",
-        "s3:GetObjectAcl",
-        "s3:GetObjectVersionAcl",
         "s3:GetObjectAttributes",
         "s3:GetObjectVersionAttributes",
         "s3:GetObjectTagging",

@@ -336,15 +336,6 @@ _OPERATIONS: Final = (
         ),
     ),
     Operation(
-        name="GetObjectAcl",
-        method="GET",
-        level=Level.OBJECT,
-        action="s3:GetObjectAcl",
-        version_action="s3:GetObjectVersionAcl",
-        subresource=_set("acl"),
-        query=_set("versionId"),
-    ),
-    Operation(
         name="GetObjectAttributes",
         method="GET",
         level=Level.OBJECT,
