@@ -281,7 +281,7 @@ class _Changes:
             async with asyncio.timeout(_WAIT_FOR_GATEWAYS_SECONDS):
                 await self._none.wait()
                 await self._synced()
-                self._known = max(self._known, number)
+        self._known = max(self._known, number)  # also of gateways that hang: they are waited for once
         return number
 
     async def publish(
