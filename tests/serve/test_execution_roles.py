@@ -272,3 +272,26 @@ def test_a_role_that_is_deleted_leaves_its_endpoint_nothing(server: MoorageServe
     assert record["Reason"].startswith(f"Could not assume role {arn}.")
     assert [each["Key"] for each in s3.list_objects_v2(Bucket="deleted-role")["Contents"]] == ["x"]
     server.client("sagemaker").delete_endpoint(EndpointName="deleted")
+
+
+def test_strict_roles_have_to_exist(new_server: NewServer) -> None:
+    server = new_server(strict_roles=True)
+    container = {"Image": MODELHOST, "ModelDataUrl": server.upload("strict", ECHO)}
+    create = server.client("sagemaker").create_model
+    for arn, said in (
+        (
+            ABSENT,
+            f"Could not assume role {ABSENT}. Please ensure that the role exists and allows principal "
+            "'sagemaker.amazonaws.com' to assume the role.",
+        ),
+        (ELSEWHERE, "Cross-account pass role is not allowed."),
+    ):
+        assert (
+            refusal(create, ModelName="s", ExecutionRoleArn=arn, PrimaryContainer=container)
+            == f"ValidationException: {said}"
+        )
+    create(
+        ModelName="s",
+        ExecutionRoleArn=create_role(server, "real", allow("s3:GetObject")),
+        PrimaryContainer=container,
+    )

@@ -1,8 +1,12 @@
 """What one account can do to another's objects by what the platform reads and writes for it: nothing."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,3 +182,30 @@ def test_a_bucket_policy_opens_it_to_a_role_that_exists_and_not_to_one_that_does
         create(ModelName="shared", ExecutionRoleArn=ABSENT, PrimaryContainer=container)
     create(ModelName="shared", ExecutionRoleArn=role, PrimaryContainer=container)
     two.a.client("s3").delete_bucket_policy(Bucket="private-a")
+
+
+def test_deploy_works_in_the_account_of_the_key(two: Two, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "inference.py").write_text(ECHO["code/inference.py"])
+    credentials = two.b.client("sts")._request_signer._credentials
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+        "AWS_ENDPOINT_URL": two.server.url,
+        "AWS_ACCESS_KEY_ID": credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "moorage", "deploy", str(tmp_path), "--name", "by-b"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    sagemaker = two.b.client("sagemaker")
+    [model] = [each for each in sagemaker.list_models()["Models"] if each["ModelName"].startswith("by-b")]
+    described = sagemaker.describe_model(ModelName=model["ModelName"])
+    assert described["ExecutionRoleArn"] == f"arn:aws:iam::{two.b.account_id}:role/moorage"
+    assert described["PrimaryContainer"]["ModelDataUrl"].startswith(
+        f"s3://moorage-models-{two.b.account_id}/"
+    )
+    sagemaker.delete_endpoint(EndpointName="by-b")

@@ -35,6 +35,7 @@ def deploy(
     name: str,
     instances: int,
     image: str,
+    role: str | None,
     variables: list[str],
     timeout_seconds: float,
     as_json: bool,
@@ -51,11 +52,14 @@ def deploy(
         resource = f"{name[:46]}-{time.strftime('%Y%m%d')}-{uuid.uuid4().hex[:7]}"
         with _progress(f"deploying {name}", quiet=as_json) as say:
             say("uploading the model")
-            url = _upload(s3, model, resource)
+            account_id = client(settings, "sts").get_caller_identity()["Account"]
+            # Names of buckets are one account's alone.
+            bucket = _BUCKET if account_id == settings.account_id else f"{_BUCKET}-{account_id}"
+            url = _upload(s3, bucket, model, resource)
             container = {"Image": image, "ModelDataUrl": url, "Environment": environment}
             sagemaker.create_model(
                 ModelName=resource,
-                ExecutionRoleArn=f"arn:aws:iam::{settings.account_id}:role/moorage",
+                ExecutionRoleArn=role or f"arn:aws:iam::{account_id}:role/moorage",
                 PrimaryContainer=container,
             )
             variant = {
@@ -112,20 +116,20 @@ def _environment(variables: list[str]) -> dict[str, str]:
     return environment
 
 
-def _upload(s3: Any, model: Path, resource: str) -> str:
+def _upload(s3: Any, bucket: str, model: Path, resource: str) -> str:
     with suppress(s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):
-        s3.create_bucket(Bucket=_BUCKET)
+        s3.create_bucket(Bucket=bucket)
     key = f"{resource}/model.tar.gz"
     if model.is_file():
-        s3.upload_file(str(model), _BUCKET, key)
+        s3.upload_file(str(model), bucket, key)
     else:
         with tempfile.NamedTemporaryFile(suffix=".tar.gz") as file:
             with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
                 for path in sorted(model.iterdir()):
                     archive.add(path, path.name, filter=_without_clutter)
             file.flush()
-            s3.upload_file(file.name, _BUCKET, key)
-    return f"s3://{_BUCKET}/{key}"
+            s3.upload_file(file.name, bucket, key)
+    return f"s3://{bucket}/{key}"
 
 
 def _without_clutter(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

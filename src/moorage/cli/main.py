@@ -97,6 +97,9 @@ def deploy(
     name: Annotated[str, typer.Option("--name", help="The endpoint's name.")],
     instances: Annotated[int, typer.Option(help="Number of instances.", min=1)] = 1,
     image: Annotated[str, typer.Option(help="The container image.")] = "moorage/modelhost",
+    role: Annotated[
+        str | None, typer.Option(help="ARN of the model's execution role.", show_default="role/moorage")
+    ] = None,
     variables: Annotated[
         list[str] | None, typer.Option("--env", help="K=V for the container; may be repeated.")
     ] = None,
@@ -115,6 +118,7 @@ def deploy(
         name=name,
         instances=instances,
         image=image,
+        role=role,
         variables=variables or [],
         timeout_seconds=timeout,
         as_json=as_json,

@@ -162,6 +162,9 @@ class ProcessLauncher:
         """Everything the container sees."""
         base = {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        if self._access is not None and any(name.lower().endswith("_proxy") for name in passed_on):
+            for name in ("NO_PROXY", "no_proxy"):
+                passed_on[name] = ",".join((*filter(None, [passed_on.get(name)]), *self._access.hosts))
         inside = self.isolation.path_inside
         base_dir = inside(spec, spec.base_dir)
         given = {name: inside(spec, value) for name, value in spec.environment.items()}

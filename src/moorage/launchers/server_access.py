@@ -8,9 +8,11 @@ path is a secret of the instance.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from moorage.config import CONTAINER_CREDENTIALS_PATH
 from moorage.launchers.base import InstanceSpec
+from moorage.outbound.policy import CREDENTIALS_ADDRESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,11 @@ class ServerAccess:
 
     url: str
     credentials_url: str = ""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What is not to be called by way of a proxy."""
+        return urlsplit(self.url).hostname or "", CREDENTIALS_ADDRESS
 
     def environment(self, spec: InstanceSpec) -> Mapping[str, str]:
         """Nothing for a container that may call nobody."""
