@@ -109,7 +109,7 @@ def test_a_resource_policy_that_cannot_be_read_denies_everything() -> None:
     assert may(known, opened)
 
 
-def test_conditions_see_the_tags_of_ones_own_endpoints() -> None:
+def test_conditions_see_the_tags_of_endpoints() -> None:
     condition = {"StringEquals": {"aws:ResourceTag/team": "ml"}}
     allows = {"Effect": "Allow", "Action": INVOKE, "Resource": "*", "Condition": condition}
     document = json.dumps({"Version": "2012-10-17", "Statement": allows})
@@ -124,9 +124,12 @@ def test_conditions_see_the_tags_of_ones_own_endpoints() -> None:
     known.change_resource_tags({"whole": True, "tags": {ENDPOINT: {"team": "ml"}, elsewhere: {"team": "ml"}}})
     assert may(known, opened)
     assert not may(known, opened, ENDPOINT + "-2")
-    assert not may(known, opened, elsewhere), "what tags another account has is not told"
-    known.change_resource_tags({"whole": False, "tags": {ENDPOINT: {"team": "bi"}}})
+    assert may(known, opened, elsewhere)
+    known.change_resource_tags(
+        {"whole": False, "tags": {ENDPOINT: {"team": "bi"}, elsewhere: {"team": "bi"}}}
+    )
     assert not may(known, opened)
+    assert not may(known, opened, elsewhere)
     known.change_resource_tags({"whole": False, "tags": {ENDPOINT: {"team": "ml"}, elsewhere: None}})
     assert may(known, opened)
     known.replace_resource_policies({})

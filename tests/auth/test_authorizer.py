@@ -249,6 +249,37 @@ def test_a_refused_caller_of_another_account_cannot_tell_whether_there_is_a_poli
     assert not unknown.allowed
 
 
+TAGGED = {"StringEquals": {"aws:ResourceTag/stage": "frozen"}}
+
+
+def test_a_deny_on_tags_of_the_resource_holds_for_other_accounts_too() -> None:
+    decides = authorizer(statement())
+    decides.replace_resource_policies({SHARED: attached(to(ACCOUNT), to("*", "Deny", Condition=TAGGED))})
+    assert decides.decide("k", INVOKE, SHARED, Contexts()).allowed
+    decides.resource_tags[SHARED] = {"stage": "frozen"}
+    assert not decides.decide("k", INVOKE, SHARED, Contexts()).allowed
+    decides.resource_tags[SHARED] = {"stage": "live"}
+    assert decides.decide("k", INVOKE, SHARED, Contexts()).allowed
+
+
+@pytest.mark.parametrize(
+    "own", [statement(), statement("Deny", Condition=TAGGED), statement(Condition=TAGGED)]
+)
+@pytest.mark.parametrize(
+    "policies", [{}, {SHARED: attached(to(OTHER_ACCOUNT))}, {SHARED: attached(to(ALICE.arn, "Deny"))}]
+)
+def test_a_refused_caller_of_another_account_cannot_tell_what_tags_there_are(
+    own: dict[str, Any], policies: dict[str, Policy]
+) -> None:
+    decides = authorizer(own)
+    unknown = decides.decide("k", INVOKE, SHARED, Contexts())
+    assert not unknown.allowed
+    decides.replace_resource_policies(policies)
+    for tags in ({"stage": "frozen"}, {"stage": "live"}):
+        decides.resource_tags[SHARED] = tags
+        assert decides.decide("k", INVOKE, SHARED, Contexts()) == unknown
+
+
 def test_sessions_are_still_known_when_resource_policies_change() -> None:
     decides = Authorizer()
     decides.add("session", Grants(caller=ALICE, identity=(policy(statement()),)))

@@ -38,7 +38,6 @@ async def test_an_operation_needs_its_action_on_each_resource(
         operation,
         params,
         account_id="000000000000",
-        caller_account_id="000000000000",
         region="us-east-1",
         store=MemoryResourceStore(),
     )
@@ -53,7 +52,6 @@ async def test_conditions_may_ask_for_the_tags_of_a_request() -> None:
         "CreateModel",
         {"ModelName": "m", "Tags": tags},
         account_id="000000000000",
-        caller_account_id="000000000000",
         region="us-east-1",
         store=MemoryResourceStore(),
     )
@@ -82,7 +80,6 @@ async def test_what_acts_as_a_role_needs_that_the_caller_may_pass_it(
         operation,
         params,
         account_id="000000000000",
-        caller_account_id="000000000000",
         region="us-east-1",
         store=MemoryResourceStore(),
     )

@@ -173,29 +173,20 @@ def test_who_may_not_describe_an_endpoint_is_not_told_whether_it_is_there(
     )
 
 
-async def test_conditions_do_not_see_the_tags_of_another_accounts_endpoint() -> None:
+async def test_conditions_see_the_tags_of_the_account_that_is_asked_for() -> None:
     store = MemoryResourceStore()
     await store.create(sample(), {"team": "search"})
 
-    async def context(caller_account_id: str, operation: str, **params: str) -> Context:
-        [need] = await needs(
-            operation,
-            params,
-            account_id=ACCOUNT,
-            caller_account_id=caller_account_id,
-            region=REGION,
-            store=store,
-        )
+    async def context(account_id: str, operation: str, **params: str) -> Context:
+        [need] = await needs(operation, params, account_id=account_id, region=REGION, store=store)
         return need.context
 
+    tags = {"aws:ResourceTag/team": "search", "sagemaker:ResourceTag/team": "search"}
     for operation, params in (
         ("DescribeEndpoint", {"EndpointName": "Churn"}),
         ("ListTags", {"ResourceArn": ARN}),
     ):
-        assert await context(ACCOUNT, operation, **params) == {
-            "aws:ResourceTag/team": "search",
-            "sagemaker:ResourceTag/team": "search",
-        }
+        assert await context(ACCOUNT, operation, **params) == tags
         assert await context(OTHER_ACCOUNT, operation, **params) == {}
 
 
@@ -240,7 +231,6 @@ async def test_only_what_is_done_to_an_endpoint_asks_its_policy() -> None:
             operation,
             params,
             account_id=account_id,
-            caller_account_id=account_id,
             region=REGION,
             store=store,
         )

@@ -152,7 +152,12 @@ class _State:
         constant = self._is_constant(caller_key, action, grants.policies()) and (
             attached is None or self._is_constant(name, action, (attached,))
         )
-        context = {} if constant else self._context(grants.caller, resource, context_factory)
+        context: Context = {}
+        if not constant:
+            context = context_factory()
+            tags = self._resource_tags.get(resource)
+            if tags is not None:
+                context = {**context, **resource_tag_context(tags)}
         decision = evaluate_discreetly(
             Request(action, resource, grants.caller, context),
             identity=grants.identity,
@@ -166,15 +171,6 @@ class _State:
                 self.decisions.clear()
             self.decisions[caller_key, action, resource] = decision
         return decision
-
-    def _context(self, caller: Caller, resource: str, context_factory: ContextFactory) -> Context:
-        """With the tags of the resource, if it is of the caller's own account: from others a caller could learn by
-        conditions in policies of its own what tags there are."""
-        context = context_factory()
-        tags = self._resource_tags.get(resource)
-        if tags is None or account_of(resource) != caller.account_id:
-            return context
-        return {**context, **resource_tag_context(tags)}
 
     def _attached(self, caller: Caller, action: str, resource: str) -> tuple[str, Policy | None, str]:
         """The ARN of what has the policy that is about this resource, the policy, and the account that owns the

@@ -16,7 +16,7 @@ The quotations below are from the pages they name, all in the IAM User Guide.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from moorage.auth.policy_documents import (
@@ -166,7 +166,7 @@ def evaluate_discreetly(
     resource_account_id: str,
 ) -> Decision:
     """`evaluate`, for an answer that tells the caller why. A caller of another account is refused with the same
-    grounds whatever the resource's policy says, and so whether or not there is such a resource."""
+    grounds whatever the resource's policy and its tags say, and so whether or not there is such a resource."""
     decision = evaluate(
         request,
         identity=identity,
@@ -176,10 +176,12 @@ def evaluate_discreetly(
         resource_account_id=resource_account_id,
     )
     owner_asks = request.principal.account_id == resource_account_id
-    if decision.allowed or owner_asks or resource is None or resource.kind is PolicyKind.TRUST:
+    trusts = resource is not None and resource.kind is PolicyKind.TRUST
+    if decision.allowed or owner_asks or trusts:
         return decision
+    untagged = {key: value for key, value in request.context.items() if ":resourcetag/" not in key.lower()}
     return evaluate(
-        request,
+        replace(request, context=untagged),
         identity=identity,
         boundary=boundary,
         session=session,

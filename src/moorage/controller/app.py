@@ -172,7 +172,6 @@ class _ControlPlane:
             operation,
             members,
             account_id=call.account_id,
-            caller_account_id=requester.account_id,
             region=call.region,
             store=self._store,
         ):

@@ -57,15 +57,11 @@ async def needs(
     params: Params,
     *,
     account_id: str,
-    caller_account_id: str,
     region: str,
     store: ResourceStore,
 ) -> list[Need]:
-    """What the operation needs: an allowed action on each resource that it is about, all of `account_id`.
-
-    A caller of another account could find out by conditions in its own policies what tags a resource has, and so
-    that there is one: conditions see those of the caller's own account only.
-    """
+    """What the operation needs: an allowed action on each resource that it is about, all of `account_id`. Conditions
+    see the tags of those only: by its own policies a caller could find out what tags another resource has."""
     action = f"sagemaker:{operation}"
     asked = _request_context(params)
     if operation in _ON_EVERYTHING:
@@ -82,7 +78,7 @@ async def needs(
     for each in arns:
         tags, document = await store.tags_and_policy(each)
         context = asked
-        if account_of(each) == caller_account_id:
+        if account_of(each) == account_id:
             context = {**asked, **resource_tag_context(tags or {})}
         policy = None
         if document is not None and _may_have_say(operation, each, account_id):
