@@ -1,5 +1,6 @@
 """TLS on the way to clients: who may speak, what is refused, and another certificate without a restart."""
 
+import json
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ import pytest
 
 from moorage.config import Settings
 from moorage.runtime.supervisor import CannotServe, _check_certificate
+from tests.serve.test_container_credentials import MODEL, ask
 from tests.servers import MoorageServer, eventually
 
 NewServer = Callable[..., MoorageServer]
@@ -158,3 +160,25 @@ def invoke(server: MoorageServer) -> Any:
     return runtime.invoke_endpoint(EndpointName="echo", Body=b"hello", ContentType="text/plain")[
         "Body"
     ].read()
+
+
+def test_a_bucket_that_denies_everything_without_tls_is_open_to_models(
+    new_server: NewServer, certificate: tuple[Path, Path]
+) -> None:
+    """The server reads models, and containers call it, without TLS: that does not leave the machine."""
+    server = new_server(tls_certificate=certificate[0], tls_key=certificate[1])
+    server.verify = str(certificate[0])
+    url = server.upload("reader", MODEL)
+    server.client("s3").put_object(Bucket="models", Key="x", Body=b"data")
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": ["arn:aws:s3:::models", "arn:aws:s3:::models/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": statement})
+    server.client("s3").put_bucket_policy(Bucket="models", Policy=document)
+    assert url == "s3://models/reader/model.tar.gz"
+    server.deploy("reader", MODEL)
+    assert ask(server, "reader", "get", Bucket="models", Key="x") == "data"

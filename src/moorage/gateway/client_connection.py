@@ -115,6 +115,7 @@ class ClientConnection(asyncio.Protocol):
         "client_address",
         "counted",
         "deadline",
+        "internal",
         "limited",
         "request_ids",
         "secure",
@@ -153,6 +154,8 @@ class ClientConnection(asyncio.Protocol):
         self._unsent_bytes = 0  # of a reply that the client is slow to take; else 0
         self.secure = False
         """Whether the client speaks TLS."""
+        self.internal = False
+        """Whether it came in by the listener for the server's own processes and containers, at the loopback."""
         self.client_address = ""
         """The client's IP address."""
         self.counted = False

@@ -14,7 +14,7 @@ def of_request(request: Request, *, region: str) -> Context:
     """The global condition keys, and those of SageMaker's runtime."""
     context = global_context(
         source_ip=request.client_address,
-        secure=request.secure,
+        secure=request.protected,
         now=datetime.now(UTC),
         region=region,
         user_agent=_header(request, b"user-agent"),

@@ -240,7 +240,7 @@ class CollectedRelay(Relay):
             (b"x-moorage-user-id", key.user_id.encode()),
             *session_headers(key),
             (b"x-moorage-source-ip", self._request.client_address.encode()),
-            (b"x-moorage-secure", b"true" if self._request.secure else b"false"),
+            (b"x-moorage-secure", b"true" if self._request.protected else b"false"),
             (b"x-moorage-service", scope.service.encode()),
             (b"x-moorage-region", self._front.settings.region.encode()),
             (b"x-amzn-requestid", self._request.request_id),

@@ -137,6 +137,12 @@ class Request:
         return self._connection.secure
 
     @property
+    def protected(self) -> bool:
+        """Whether nobody on its way could read it: it came by TLS, or did not leave the machine, being of a process
+        of the server's own or of a container."""
+        return self._connection.secure or self._connection.internal
+
+    @property
     def limited(self) -> bool:
         """Whether it counts among what its key may ask."""
         return self._connection.limited

@@ -140,7 +140,7 @@ class GatewayServer:
         admission = self._admission(connection, visitors)
         doors = [Door(self._listener, admission, loop)]
         if self._internal is not None:
-            ours = partial(ClientConnection, visitors=Visitors(), **common)
+            ours = partial(_internal, partial(ClientConnection, visitors=Visitors(), **common))
             doors.append(Door(self._internal, PlainAdmission(ours, loop), loop))
         looking_after: asyncio.Task[None] | None = None
         if self._neighbours:
@@ -247,3 +247,9 @@ def _expire(overdue: Sequence[Timed]) -> None:
             each.expire()
         except Exception:
             logger.exception("what was overdue could not be ended")
+
+
+def _internal(make: Callable[[], ClientConnection]) -> ClientConnection:
+    connection = make()
+    connection.internal = True
+    return connection

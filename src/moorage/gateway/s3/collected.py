@@ -128,7 +128,7 @@ class ControllerRelay(CollectedS3Relay):
             (b"x-moorage-user-id", key.user_id.encode()),
             *session_headers(key),
             (b"x-moorage-source-ip", request.client_address.encode()),
-            (b"x-moorage-secure", b"true" if request.secure else b"false"),
+            (b"x-moorage-secure", b"true" if request.protected else b"false"),
             (b"x-moorage-service", b"s3"),
             (b"x-moorage-region", self._front.settings.region.encode()),
             (b"x-amzn-requestid", request.request_id),
