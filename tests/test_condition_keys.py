@@ -4,6 +4,7 @@ are really asked for."""
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from moorage.auth import policy
-from moorage.auth.actions import ACTIONS
+from moorage.auth.actions import ACTIONS, S3_BUCKET_ACTIONS, S3_OBJECT_ACTIONS
 from moorage.auth.condition_keys import FILLED
 from moorage.auth.execution_roles import trusts_platform
 from moorage.auth.sessions import issue, open_token
@@ -20,12 +21,16 @@ from moorage.controller.iam import Iam
 from moorage.controller.operations import OPERATIONS as SAGEMAKER_OPERATIONS
 from moorage.controller.permissions import Permissions, Requester
 from moorage.controller.sts import Sts
+from moorage.gateway.s3.needs import Signed, conditions, needs
+from moorage.gateway.s3.operations import OPERATIONS as S3_OPERATIONS
+from moorage.gateway.s3.operations import read
 from tests.controller.conftest import ACCOUNT, Controller, serve
 from tests.controller.identities import SEALER, identity_store, role, user
 from tests.controller.query_client import QueryClient
 from tests.gateway.harness import ACCOUNT as GATEWAY_ACCOUNT
 from tests.gateway.harness import KEY, start_gateway
 from tests.gateway.harness import request as gateway_request
+from tests.gateway.s3.sent import sent
 
 TAGS = [{"Key": "team", "Value": "ml"}]
 EVERYTHING = json.dumps(
@@ -220,6 +225,48 @@ async def test_each_operation_fills_its_own(
         assert keys <= recorder.keys_of(action), action
 
 
+def test_the_keys_of_s3_are_those_that_its_requests_have() -> None:
+    """But for `s3:ResourceAccount`, which the engine knows."""
+    key, source = {"Bucket": "b", "Key": "k"}, {"Bucket": "b", "Key": "other"}
+    conditional = {"IfMatch": "e", "IfNoneMatch": "*"}
+    requests = [
+        read(*sent("create_bucket", Bucket="b", ObjectOwnership="BucketOwnerEnforced")),
+        read(*sent("list_objects_v2", Bucket="b", Prefix="p", Delimiter="/", MaxKeys=1)),
+        read(*sent("get_object", **key, VersionId="v", **conditional)),
+        read(*sent("copy_object", **key, CopySource=source, MetadataDirective="COPY")),
+        read(
+            *sent(
+                "put_object",
+                **key,
+                ACL="private",
+                StorageClass="STANDARD",
+                Tagging="team=ml",
+                WebsiteRedirectLocation="/elsewhere",
+            )
+        ),
+    ]
+    requests[0] = replace(requests[0], location_constraint="eu-west-1")
+    requests[2] = replace(requests[2], existing_tags=(("team", "ml"),))
+    signed = Signed("REST-QUERY-STRING", "AWS4-HMAC-SHA256", 1000)
+    found = {
+        name if "/" not in name else name.partition("/")[0] + "/*"
+        for request in requests
+        for need in needs(request)
+        for name in conditions(request, need, signed)
+    }
+    assert found | {"s3:ResourceAccount"} == set(FILLED["s3"])
+
+
+def test_s3_knows_who_owns_what_is_asked_for(recorder: Recorder) -> None:
+    allows = policy.compile_policy(EVERYTHING, name="p", kind=policy.PolicyKind.IDENTITY)
+    caller = policy.Caller(
+        arn=f"arn:aws:iam::{ACCOUNT}:root", account_id=ACCOUNT, kind=policy.CallerKind.ROOT, user_id=ACCOUNT
+    )
+    request = policy.Request("s3:GetObject", "arn:aws:s3:::b/k", caller)
+    policy.evaluate(request, identity=[allows], resource_account_id=ACCOUNT)
+    assert {"s3:resourceaccount", "aws:resourceaccount"} <= recorder.keys_of("s3:GetObject")
+
+
 def test_the_actions_are_those_of_the_operations() -> None:
     def of(service: str) -> set[str]:
         return {action.partition(":")[2] for action in ACTIONS if action.startswith(f"{service}:")}
@@ -227,3 +274,10 @@ def test_the_actions_are_those_of_the_operations() -> None:
     invocations = {"invokeendpoint", "invokeendpointasync"}
     assert of("sagemaker") == {name.lower() for name in SAGEMAKER_OPERATIONS} | invocations
     assert of("iam") == {name.lower() for name in IAM_OPERATIONS} | {"passrole"}
+    asked = {
+        action for each in S3_OPERATIONS.values() for action in (each.action, each.version_action) if action
+    }
+    assert {f"s3:{name}" for name in of("s3")} == {action.lower() for action in asked}
+    assert of("s3") - {"createbucket", "listallmybuckets"} <= {
+        action.partition(":")[2] for action in S3_OBJECT_ACTIONS | S3_BUCKET_ACTIONS
+    }

@@ -41,10 +41,10 @@ _S3: Final = _of(
     """
     AbortMultipartUpload CreateBucket DeleteBucket DeleteBucketPolicy DeleteObject DeleteObjectTagging
     DeleteObjectVersion DeleteObjectVersionTagging GetBucketAcl GetBucketLocation GetBucketPolicy
-    GetBucketPolicyStatus GetBucketTagging GetBucketVersioning GetObject GetObjectAcl GetObjectAttributes
-    GetObjectTagging GetObjectVersion GetObjectVersionAcl GetObjectVersionAttributes GetObjectVersionTagging
-    ListAllMyBuckets ListBucket ListBucketMultipartUploads ListBucketVersions ListMultipartUploadParts PutBucketPolicy
-    PutBucketTagging PutBucketVersioning PutObject PutObjectTagging PutObjectVersionTagging
+    GetBucketPolicyStatus GetBucketTagging GetBucketVersioning GetObject GetObjectAttributes GetObjectTagging
+    GetObjectVersion GetObjectVersionAttributes GetObjectVersionTagging ListAllMyBuckets ListBucket
+    ListBucketMultipartUploads ListBucketVersions ListMultipartUploadParts PutBucketPolicy PutBucketTagging
+    PutBucketVersioning PutObject PutObjectTagging PutObjectVersionTagging
     """,
 )
 ACTIONS: Final = _SAGEMAKER | _IAM | _STS | _LOGS | _MOORAGE | _S3
