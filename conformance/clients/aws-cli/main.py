@@ -231,7 +231,7 @@ def describe() -> None:
 def s3() -> None:
     prefix = f"s3://{required('CONFORMANCE_BUCKET')}/cli/{unique()}"
     (DIRECTORY / "tree" / "below").mkdir(parents=True)
-    large, small = DIRECTORY / "tree" / "large", DIRECTORY / "tree" / "below" / "small"
+    large, small = DIRECTORY / "tree" / "large", DIRECTORY / "tree" / "below" / "ü +100%"
     large.write_bytes(some_bytes(20 * MIB))  # in several parts
     small.write_bytes(b"small")
     aws("s3", "cp", "--quiet", "--recursive", "tree", prefix)
@@ -239,8 +239,13 @@ def s3() -> None:
     equal([line.split()[2] for line in lines], ["5", str(20 * MIB)], "the sizes")
     aws("s3", "sync", "--quiet", prefix, "again")
     equal(sha256((DIRECTORY / "again" / "large").read_bytes()), sha256(large.read_bytes()), "the large one")
-    aws("s3", "mv", "--quiet", f"{prefix}/below/small", f"{prefix}/moved")
-    equal(aws("s3", "cp", f"{prefix}/moved", "-"), "small", "the small one")
+    equal((DIRECTORY / "again" / "below" / "ü +100%").read_bytes(), b"small", "the small one")
+    equal(aws("s3", "sync", prefix, "again"), "", "what a second sync does")
+    for name in ("large", "below/ü +100%"):  # large: copied in parts
+        aws("s3", "mv", "--quiet", f"{prefix}/{name}", f"{prefix}/moved {name}")
+    aws("s3", "mv", "--quiet", f"{prefix}/moved large", "back")
+    equal(sha256((DIRECTORY / "back").read_bytes()), sha256(large.read_bytes()), "the large one, moved twice")
+    equal(aws("s3", "cp", f"{prefix}/moved below/ü +100%", "-"), "small", "the small one")
     aws("s3", "rm", "--quiet", "--recursive", prefix)
     aws("s3", "ls", f"{prefix}/", status=1)
 

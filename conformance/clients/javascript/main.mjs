@@ -3,6 +3,7 @@
 import { asynchronous } from "./asynchronous.mjs";
 import { invoke } from "./invoke.mjs";
 import { run } from "./report.mjs";
+import { storage } from "./storage.mjs";
 import { stream } from "./stream.mjs";
 
-await run({ ...invoke, ...stream, ...asynchronous });
+await run({ ...invoke, ...stream, ...asynchronous, ...storage });
