@@ -14,6 +14,8 @@ from tests.serve.test_endpoint_policies import Tenant
 from tests.serve.test_iam import can, with_key
 from tests.servers import ACCOUNT, MoorageServer, eventually
 
+READ = ["s3:GetObject", "s3:GetObjectTagging"]
+WRITE = ["s3:PutObject", "s3:PutObjectTagging"]
 LARGE = bytes(range(256)) * 4 * 1024 * 6  # 6 MiB
 
 
@@ -167,7 +169,7 @@ def test_a_policy_lets_another_account_in(
     allow(
         alice,
         bucket,
-        {"Principal": principal, "Action": ["s3:GetObject", "s3:PutObject"], "Resource": everything},
+        {"Principal": principal, "Action": [*READ, *WRITE], "Resource": everything},
     )
     assert bob.get_object(Bucket=bucket, Key="secret")["Body"].read() == b"alice's"
     bob.put_object(Bucket=bucket, Key="gift", Body=LARGE)
@@ -327,6 +329,45 @@ def test_conditions_on_tags_hold(server: MoorageServer, alice: Any, bucket: str)
     assert refused(
         lambda: writer.put_object_tagging(Bucket=bucket, Key="private", Tagging=published)
     ).startswith("AccessDenied")
+
+
+def test_tags_of_what_is_copied_count(server: MoorageServer, alice: Any, bucket: str) -> None:
+    arn = f"arn:aws:s3:::{bucket}/*"
+    alice.put_object(Bucket=bucket, Key="classified", Body=b"classified", Tagging="class=secret")
+    alice.put_object(Bucket=bucket, Key="plain", Body=b"plain")
+    upload = alice.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
+    where = {"Bucket": bucket, "Key": "copy"}
+
+    def copy(s3: Any, key: str, **members: Any) -> object:
+        return s3.copy_object(**where, CopySource={"Bucket": bucket, "Key": key}, **members)
+
+    all_but = user(
+        server,
+        {"Action": "s3:*", "Resource": "*"},
+        {
+            "Effect": "Deny",
+            "Action": "s3:GetObject",
+            "Resource": arn,
+            "Condition": {"StringEquals": {"s3:ExistingObjectTag/class": "secret"}},
+        },
+    )
+    copy(all_but, "plain")
+    assert refused(lambda: copy(all_but, "classified")).startswith("AccessDenied")
+    part = {"Bucket": bucket, "Key": "parts", "UploadId": upload, "PartNumber": 1}
+    source = {"Bucket": bucket, "Key": "classified"}
+    assert refused(lambda: all_but.upload_part_copy(**part, CopySource=source)).startswith("AccessDenied")
+    # A copy gets the tags too, unless it says otherwise: so they are read, and written.
+    no_tags = user(server, {"Action": ["s3:GetObject", "s3:PutObject"], "Resource": arn})
+    copy(no_tags, "plain")
+    assert "s3:GetObjectTagging" in refused(lambda: copy(no_tags, "classified"))
+    copy(no_tags, "classified", TaggingDirective="REPLACE")
+    assert alice.get_object_tagging(**where)["TagSet"] == []
+    reads_tags = user(
+        server, {"Action": ["s3:GetObject", "s3:PutObject", "s3:GetObjectTagging"], "Resource": arn}
+    )
+    assert "s3:PutObjectTagging" in refused(lambda: copy(reads_tags, "classified"))
+    copy(user(server, {"Action": "s3:*", "Resource": arn}), "classified")
+    assert alice.get_object_tagging(**where)["TagSet"] == [{"Key": "class", "Value": "secret"}]
 
 
 def test_who_may_not_list_is_not_told_what_is_not_there(server: MoorageServer, bucket: str) -> None:

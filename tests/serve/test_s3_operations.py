@@ -210,7 +210,7 @@ def test_an_operation_does_its_own_thing(place: Place, operation: str) -> None:
 
 def actions(operation: str) -> list[str]:
     also = {
-        "CopyObject": ["s3:GetObject"],
+        "CopyObject": ["s3:GetObject", "s3:GetObjectTagging", "s3:PutObjectTagging"],
         "UploadPartCopy": ["s3:GetObject"],
         "GetObjectAttributes": ["s3:GetObject"],
     }

@@ -179,6 +179,21 @@ class GatewayFront:
         if not self.access.is_allowed(key, action, resource):
             self._authorize(request, key, action, resource, context)
 
+    def may(
+        self, request: Request, key: AccessKey, action: str, resource: str, context: ContextFactory
+    ) -> bool:
+        """Whether the owner of the key may do this, which is not asked for: nothing is written to the audit log."""
+        if self.access.is_allowed(key, action, resource):
+            return True
+        region = self.settings.region
+        try:
+            self.access.authorize(
+                key, action, resource, lambda: {**conditions.of_request(request, region=region), **context()}
+            )
+        except AccessDeniedException:
+            return False
+        return True
+
     def authorize_invocation(self, request: Request, key: AccessKey, action: str, endpoint_name: str) -> None:
         """The same for an endpoint: one of the key's own account by its name, or any by its ARN."""
         self.authorize(
@@ -294,8 +309,9 @@ class GatewayFront:
                 return DescribedRelay(self, request, caller, asked, body)
             return S3Relay(self, request, caller, asked, body)
 
-        if caller.asks_for_tags(asked):
-            return TagsFirst(self, request, caller, asked, begin)
+        existing, source = caller.tags_to_read(asked)
+        if existing or source:
+            return TagsFirst(self, request, caller, asked, begin, existing=existing, source=source)
         return begin(asked)
 
     def _begin_form(self, request: Request) -> Call:

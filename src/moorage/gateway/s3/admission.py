@@ -54,14 +54,39 @@ class Caller:
 
         self._front.authorize(self._request, self.key, need.action, need.resource, context)
 
-    def asks_for_tags(self, asked: S3Request) -> bool:
-        """Whether the tags of the object that there is have a say in what the caller may do."""
-        access, prefix = self._front.access, needs.EXISTING_TAG.lower()
-        return any(
-            need.action in needs.ON_EXISTING_TAGS
-            and access.asks_about(self.key, need.action, need.resource, prefix)
-            for need in needs.needs(asked)
+    def tags_to_read(self, asked: S3Request) -> tuple[bool, bool]:
+        """Whether the tags of the object that there is, and those of what is copied, have a say in what the caller
+        may do."""
+        existing = source = False
+        for need in needs.needs(asked):
+            if need.action in needs.ON_EXISTING_TAGS and self._asks_about_tags(need):
+                if needs.is_of_source(asked, need):
+                    source = True
+                else:
+                    existing = True
+        if asked.copies_tags and not source:
+            source = not all(self._may(asked, need) for need in needs.needs_of_copied_tags(asked))
+        return existing, source
+
+    def _asks_about_tags(self, need: Need) -> bool:
+        prefix = needs.EXISTING_TAG.lower()
+        return self._front.access.asks_about(self.key, need.action, need.resource, prefix)
+
+    def _may(self, asked: S3Request, need: Need) -> bool:
+        if self._asks_about_tags(need):
+            return False
+        return self._front.may(
+            self._request,
+            self.key,
+            need.action,
+            need.resource,
+            lambda: needs.conditions(asked, need, self._signed),
         )
+
+    def owner_of_source(self, asked: S3Request) -> str:
+        """The same for what is copied."""
+        assert asked.source is not None
+        return self._front.access.bucket_owner(asked.source.bucket) or self.key.account_id
 
     def owner_of(self, asked: S3Request) -> str:
         """The account that the S3 is asked for: the bucket's owner if its policy tells who that is, else the
@@ -77,7 +102,7 @@ class Caller:
         source = asked.source
         if source is None:
             return Admitted(owner, headers)
-        source_owner = self._front.access.bucket_owner(source.bucket) or self.key.account_id
+        source_owner = self.owner_of_source(asked)
         _expect(headers, _SOURCE_EXPECTED, source_owner)
         headers[b"x-amz-copy-source"] = source_header(source)
         if source_owner == owner:

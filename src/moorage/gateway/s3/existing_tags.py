@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.errors import InternalFailure, ServiceError, ServiceUnavailable
 from moorage.gateway.request import Call, Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import Tags, read_tagging
 from moorage.gateway.s3.errors import S3Error
-from moorage.gateway.s3.operations import OPERATIONS, S3Request
+from moorage.gateway.s3.operations import OPERATIONS, CopySource, S3Request
 from moorage.gateway.s3.relay import host_of
 from moorage.gateway.s3.signing import target_of
 from moorage.upstream import UpstreamConnection
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
 
 _MOST_BYTES: Final = 64 * 1024
+
+
+class _Wanted(NamedTuple):
+    """An object whose tags are read, and the account that owns the bucket."""
+
+    of_source: bool
+    place: CopySource
+    owner: str
 
 
 class TagsFirst(Call):
@@ -31,12 +39,21 @@ class TagsFirst(Call):
         caller: Caller,
         asked: S3Request,
         begin: Callable[[S3Request], Call],
+        *,
+        existing: bool,
+        source: bool,
     ) -> None:
+        """Of which objects: the one that there is, what is copied."""
         self._front = front
         self._request = request
         self._asked = asked
         self._begin = begin
-        self._owner = caller.owner_of(asked)
+        self._wanted: list[_Wanted] = []
+        if existing:
+            place = CopySource(asked.bucket, asked.key, asked.version_id)
+            self._wanted.append(_Wanted(False, place, caller.owner_of(asked)))
+        if source and asked.source is not None:
+            self._wanted.append(_Wanted(True, asked.source, caller.owner_of_source(asked)))
         self._status = 0
         self._body = b""
         self._parts: list[bytes] = []
@@ -82,14 +99,20 @@ class TagsFirst(Call):
     def connected(self, connection: UpstreamConnection) -> None:
         self._connecting = None
         self._connection = connection
+        _, place, owner = self._wanted[0]
         query = {"tagging": ""}
-        if self._asked.version_id is not None:
-            query["versionId"] = self._asked.version_id
-        reading = replace(
-            self._asked, operation=OPERATIONS["GetObjectTagging"], query=query, headers={}, source=None
+        if place.version_id is not None:
+            query["versionId"] = place.version_id
+        reading = S3Request(
+            operation=OPERATIONS["GetObjectTagging"],
+            bucket=place.bucket,
+            key=place.key,
+            query=query,
+            headers={},
+            told={},
         )
         head = self._front.s3_signer.head(
-            self._owner, b"GET", target_of(reading), {b"host": host_of(self._request)}, framing=b""
+            owner, b"GET", target_of(reading), {b"host": host_of(self._request)}, framing=b""
         )
         connection.write(head)
 
@@ -109,7 +132,16 @@ class TagsFirst(Call):
     def reply_end(self) -> None:
         self._connection = None
         try:
-            call = self._call = self._begin(replace(self._asked, existing_tags=self._tags()))
+            wanted = self._wanted.pop(0)
+            if wanted.of_source:
+                self._asked = replace(self._asked, source_tags=self._tags())
+            else:
+                self._asked = replace(self._asked, existing_tags=self._tags())
+            if self._wanted:
+                self._body = b""
+                self._connecting = self._front.s3.start(self)
+                return
+            call = self._call = self._begin(self._asked)
             self._request.resume_reading()
             for chunk in self._parts:
                 call.data(chunk)

@@ -80,11 +80,22 @@ def needs(request: S3Request) -> Iterator[Need]:
         yield Need("s3:PutObjectTagging", resource, bucket)
     if request.source is not None:
         yield need_of_source(request.source)
+    if request.copies_tags and request.source_tags:
+        yield from needs_of_copied_tags(request)
 
 
 def need_of_source(source: CopySource) -> Need:
     action = "s3:GetObject" if source.version_id is None else "s3:GetObjectVersion"
     return Need(action, object_arn(source.bucket, source.key), source.bucket)
+
+
+def needs_of_copied_tags(request: S3Request) -> Iterator[Need]:
+    """For a copy of an object that has tags, which the copy gets too."""
+    source = request.source
+    assert source is not None
+    reading = "s3:GetObjectTagging" if source.version_id is None else "s3:GetObjectVersionTagging"
+    yield Need(reading, object_arn(source.bucket, source.key), source.bucket)
+    yield Need("s3:PutObjectTagging", object_arn(request.bucket, request.key), request.bucket)
 
 
 def need_of_deletion(bucket: str, key: str, version_id: str | None) -> Need:
@@ -99,6 +110,11 @@ def bucket_arn(bucket: str) -> str:
 
 def object_arn(bucket: str, key: str) -> str:
     return f"arn:aws:s3:::{bucket}/{key}"
+
+
+def is_of_source(request: S3Request, need: Need) -> bool:
+    """Whether a need is about what is copied, and not about what is written."""
+    return request.source is not None and need.action.startswith("s3:Get")
 
 
 def conditions(request: S3Request, need: Need, signed: Signed) -> Context:
@@ -116,19 +132,16 @@ def conditions(request: S3Request, need: Need, signed: Signed) -> Context:
     if need.action in _LISTS:
         context |= {key: request.query[name] for key, name in _QUERY_KEYS.items() if name in request.query}
     version_id = request.version_id
-    if (
-        request.source is not None
-        and need.bucket == request.source.bucket
-        and need.action.startswith("s3:Get")
-    ):
+    if request.source is not None and is_of_source(request, need):
         version_id = request.source.version_id
     if version_id is not None:
         context["s3:VersionId"] = version_id
     if request.request_tags and need.action.startswith("s3:Put"):
         context |= {f"s3:RequestObjectTag/{key}": value for key, value in request.request_tags}
         context["s3:RequestObjectTagKeys"] = tuple(key for key, _ in request.request_tags)
-    if need.action in ON_EXISTING_TAGS and need.resource == object_arn(request.bucket, request.key):
-        context |= {f"{EXISTING_TAG}{key}": value for key, value in request.existing_tags}
+    if need.action in ON_EXISTING_TAGS:
+        tags = request.source_tags if is_of_source(request, need) else request.existing_tags
+        context |= {f"{EXISTING_TAG}{key}": value for key, value in tags}
     if request.location_constraint:
         context["s3:LocationConstraint"] = request.location_constraint
     return context

@@ -66,7 +66,8 @@ class CopySource:
 class S3Request:
     """A request, read. `query` and `headers` are what goes on to the S3, names of headers in lower case; `told` are
     all headers of the client, and what a presigned query has in their place. `request_tags` and
-    `location_constraint` are what its body says, `existing_tags` those of the object that there is."""
+    `location_constraint` are what its body says, `existing_tags` those of the object that there is, `source_tags`
+    those of what is copied."""
 
     operation: Operation
     bucket: str
@@ -78,6 +79,15 @@ class S3Request:
     request_tags: Tags = ()
     location_constraint: str = ""
     existing_tags: Tags = ()
+    source_tags: Tags = ()
+
+    @property
+    def copies_tags(self) -> bool:
+        """Whether the copy gets the tags of its source."""
+        return (
+            self.operation.name == "CopyObject"
+            and self.told.get(b"x-amz-tagging-directive", b"COPY").upper() != b"REPLACE"
+        )
 
     @property
     def version_id(self) -> str | None:
