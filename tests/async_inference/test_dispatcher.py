@@ -400,7 +400,9 @@ async def test_an_invocation_that_kills_its_container_is_tried_again(tmp_path: P
         assert here.output(invocation) == b"survived"
 
 
-async def test_what_may_not_be_removed_stays(tmp_path: Path, s3: LocalS3) -> None:
+async def test_what_may_not_be_removed_stays(
+    tmp_path: Path, s3: LocalS3, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of an attempt that wrote its result and died; the role that the objects are written as may not delete any."""
     attempts = iter((True, False))
 
@@ -420,6 +422,7 @@ async def test_what_may_not_be_removed_stays(tmp_path: Path, s3: LocalS3) -> Non
         assert (record.status, record.attempts) == (Status.FAILED, 2)
         assert here.failure(invocation) == record.reason
         assert here.output(invocation) == b"of an attempt that died"
+    assert "what an earlier attempt has written stays: s3:DeleteObject on" in caplog.text
 
 
 async def test_an_invocation_that_kills_every_container_fails(tmp_path: Path, s3: LocalS3) -> None:

@@ -309,7 +309,7 @@ class Attempts:
             return
         objects = self._objects_of(claim.invocation)
         if location.endswith(f"/{claim.invocation.invocation_id}.out"):
-            await self._patiently(lambda: objects.delete(location))
+            await self._remove(claim, lambda: objects.delete(location))
             return
         first = claim.first_claimed_time.replace(microsecond=0)  # S3 tells whole seconds
 
@@ -318,13 +318,19 @@ class Attempts:
             if written is not None and written >= first:
                 await objects.delete(location)
 
-        await self._patiently(remove)
+        await self._remove(claim, remove)
 
     async def _remove_failure(self, claim: Claim) -> None:
         location = claim.invocation.failure_location
         if claim.attempt > 1 and location is not None:
             objects = self._objects_of(claim.invocation)
-            await self._patiently(lambda: objects.delete(location))
+            await self._remove(claim, lambda: objects.delete(location))
+
+    async def _remove(self, claim: Claim, work: Callable[[], Awaitable[None]]) -> None:
+        trouble = await self._patiently(work)
+        if trouble is not None:
+            id = claim.invocation.invocation_id
+            logger.warning("async invocation %s: what an earlier attempt has written stays: %s", id, trouble)
 
     def _objects_of(self, invocation: AsyncInvocation) -> ObjectStore:
         """The S3 as the execution role of the invocation may use it."""

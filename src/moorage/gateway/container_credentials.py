@@ -6,6 +6,7 @@ instance is there. Containers call from this machine, so nobody else's request g
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from moorage.config import CONTAINER_CREDENTIALS_PATH
@@ -22,22 +23,54 @@ NOT_FOUND = b'{"message":"There are no such credentials."}'
 _TARGET = re.compile(re.escape(CONTAINER_CREDENTIALS_PATH.encode()) + rb"i-[0-9a-f]{17}/[A-Za-z0-9_-]{43}")
 
 
+_RATE = 50.0
+_BURST = 500
+"""Requests of one address: of a container with a network of its own, or of all on the machine's network. Each worker
+process asks at its start and then some times an hour, and a container that asks without end is not to keep the
+controller from its work."""
+_MOST_ADDRESSES = 10_000
+_TOO_MANY = b'{"message":"Too many requests for credentials."}'
+
+
+class Pace:
+    """How fast each address may ask: a token bucket, of which it is known when it will be full again."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._full_at: dict[str, float] = {}
+
+    def admits(self, address: str) -> bool:
+        """Whether it may ask now; then it has."""
+        now = self._clock()
+        full_at = max(self._full_at.get(address, now), now)
+        if full_at - now > (_BURST - 1) / _RATE:
+            return False
+        if len(self._full_at) >= _MOST_ADDRESSES:
+            self._full_at = {each: full for each, full in self._full_at.items() if full > now}
+        self._full_at[address] = full_at + 1 / _RATE
+        return True
+
+
 def begin(front: "GatewayFront", request: Request) -> Call:
     if (
         request.method != b"GET"
         or not _TARGET.fullmatch(request.target)
         or not ipaddress.ip_address(request.client_address).is_loopback
     ):
-        return _NoCredentials(request)
+        return _Refusal(request, 404, NOT_FOUND)
+    if not front.credentials_pace.admits(request.client_address):
+        return _Refusal(request, 429, _TOO_MANY)
     return _CredentialsCall(front, request)
 
 
-class _NoCredentials(Call):
-    def __init__(self, request: Request) -> None:
+class _Refusal(Call):
+    def __init__(self, request: Request, status: int, body: bytes) -> None:
         self._request = request
+        self._status = status
+        self._body = body
 
     def end(self) -> None:
-        self._request.reply(404, b"Content-Type: application/json\r\n", NOT_FOUND)
+        self._request.reply(self._status, b"Content-Type: application/json\r\n", self._body)
 
 
 class _CredentialsCall(Relay):

@@ -100,6 +100,7 @@ class GatewayFront:
         self.refusals = Refusals(audit, region=settings.region)
         self.turns = Turns(loop)
         """In which large bodies are moved."""
+        self.credentials_pace = container_credentials.Pace(loop.time)
         self.timed_calls: set[Timed] = set()
         """Calls that wait for a container or the controller: the server's sweep compares their deadlines with the
         clock."""
