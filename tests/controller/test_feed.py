@@ -111,7 +111,7 @@ async def test_policies_reach_gateways_that_are_there_and_those_that_come(tmp_pa
 
 async def test_tags_of_endpoints_reach_gateways_as_they_change(tmp_path: Path) -> None:
     feed = Feed(gateways=1)
-    feed.publish_endpoint_tags({"first": {"team": "a"}, "second": {"team": "b"}})
+    feed.change_endpoint_tags({"first": {"team": "a"}, "second": {"team": "b"}})
     await feed.listen(tmp_path / "feed")
     feed.begin()
     told: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
@@ -126,10 +126,13 @@ async def test_tags_of_endpoints_reach_gateways_as_they_change(tmp_path: Path) -
     )
     whole = {"first": {"team": "a"}, "second": {"team": "b"}}
     assert await told.get() == {"whole": True, "tags": whole}
-    feed.publish_endpoint_tags(whole)
-    feed.publish_endpoint_tags({"second": {"team": "c"}, "third": {"team": "d"}})
-    change = {"first": None, "second": {"team": "c"}, "third": {"team": "d"}}
-    assert await told.get() == {"whole": False, "tags": change}
+    feed.change_endpoint_tags(whole)
+    feed.change_endpoint_tags({"unknown": None, "plain": {}})
+    change = {"first": {}, "second": {"team": "c"}, "third": {"team": "d"}}
+    feed.change_endpoint_tags(change)
+    assert await told.get() == {"whole": False, "tags": {**change, "first": None}}
+    feed.change_endpoint_tags({"third": None})
+    assert await told.get() == {"whole": False, "tags": {"third": None}}
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     feed.close()

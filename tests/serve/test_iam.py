@@ -159,9 +159,9 @@ def test_the_tags_of_an_endpoint_decide_where_policies_say_so(echo: MoorageServe
     runtime, sagemaker = user.client("sagemaker-runtime"), echo.client("sagemaker")
     assert refusal(lambda: invoke(runtime))[0] == "AccessDeniedException"
     sagemaker.add_tags(ResourceArn=f"{ENDPOINT}/iam-echo", Tags=[{"Key": "audience", "Value": "taggers"}])
-    eventually(lambda: can(lambda: invoke(runtime)), timeout=5)
+    eventually(lambda: can(lambda: invoke(runtime)))
     sagemaker.delete_tags(ResourceArn=f"{ENDPOINT}/iam-echo", TagKeys=["audience"])
-    eventually(lambda: not can(lambda: invoke(runtime)), timeout=5)
+    eventually(lambda: not can(lambda: invoke(runtime)))
 
 
 def test_a_revoked_key_stops_within_a_second(echo: MoorageServer) -> None:

@@ -105,7 +105,7 @@ class Feed:
         self._complete = False
         self._announced: dict[str, Mapping[str, Any]] = {}
         self._identities = _Identities()
-        self._endpoint_tags: Mapping[str, Mapping[str, str]] = {}
+        self._endpoint_tags: dict[str, Mapping[str, str]] = {}
 
     def __repr__(self) -> str:
         return f"<Feed {len(self._routes)} routes, {len(self._gateways)} gateways>"
@@ -141,11 +141,17 @@ class Feed:
         """The same of the policies of buckets, by the bucket's name: its `account_id` and the `document`."""
         self._announce("bucket_policies", buckets)
 
-    def publish_endpoint_tags(self, tags: Mapping[str, Mapping[str, str]]) -> None:
-        """The same of the tags of all endpoints that have some, by ARN; what has changed is told."""
-        before, self._endpoint_tags = self._endpoint_tags, tags
-        change: dict[str, Mapping[str, str] | None] = {arn: None for arn in before if arn not in tags}
-        change |= {arn: each for arn, each in tags.items() if before.get(arn) != each}
+    def change_endpoint_tags(self, tags: Mapping[str, Mapping[str, str] | None]) -> None:
+        """Tell every gateway, and those that connect later, the tags of these endpoints, by ARN. One without any, or
+        that is no more, has none."""
+        change = {
+            arn: each or None for arn, each in tags.items() if self._endpoint_tags.get(arn) != (each or None)
+        }
+        for arn, each in change.items():
+            if each is None:
+                del self._endpoint_tags[arn]
+            else:
+                self._endpoint_tags[arn] = each
         if change:
             for gateway in self._gateways:
                 gateway.send({"endpoint_tags": {"whole": False, "tags": change}})

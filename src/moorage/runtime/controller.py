@@ -38,6 +38,7 @@ from moorage.controller.reconcile import Reconciler
 from moorage.gateway.feed import Report, follow, observed
 from moorage.launchers.remote import RemoteLauncher
 from moorage.routing.table import RoutingTable
+from moorage.storage.base import Tags
 from moorage.storage.bucket_policies import BucketPolicies
 from moorage.storage.database import Database
 from moorage.storage.embedded_s3 import EmbeddedS3
@@ -67,10 +68,8 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
     assert lease.keeping is not None
     try:
         policies_changed = asyncio.Event()
-        tags_changed = asyncio.Event()
-        store = SqlResourceStore(
-            database, on_policies_change=policies_changed.set, on_tags_change=tags_changed.set
-        )
+        tags = _TagChanges()
+        store = SqlResourceStore(database, on_policies_change=policies_changed.set, on_tags_change=tags.add)
         audit = AuditLog(settings.audit_file)
         feed = Feed(gateways=settings.workers + 1)  # the dispatcher is one more
         publish_state = partial(_publish_state, feed, database, lease)
@@ -84,11 +83,8 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
         async def publish_policies() -> None:
             feed.publish_policies(await store.all_policies())
 
-        async def publish_tags() -> None:
-            feed.publish_endpoint_tags(await store.all_endpoint_tags())
-
         await publish_policies()
-        await publish_tags()
+        feed.change_endpoint_tags(await store.all_endpoint_tags())
         bucket_policies_changed = asyncio.Event()
         bucket_policies = BucketPolicies(
             database, _embedded_s3(settings), on_change=bucket_policies_changed.set
@@ -180,7 +176,7 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             "dispatch": dispatcher.run(),
             "publish identities": changed.publish(identities.difference, feed.change_identities),
             "publish policies": _publish(policies_changed, publish_policies),
-            "publish tags": _publish(tags_changed, publish_tags),
+            "publish tags": tags.publish(store.get_tags, feed.change_endpoint_tags),
             "publish policies of buckets": _publish(bucket_policies_changed, publication.publish),
             "publish notifications": publisher.run(),
             "remove what is left": housekeeper.run(recovered),
@@ -249,6 +245,37 @@ class _BucketPolicyPublication:
         with suppress(DatabaseUnavailable):  # published as soon as the database answers again
             await self.publish()
             await self._feed.synced(timeout_seconds=_WAIT_FOR_GATEWAYS_SECONDS)
+
+
+class _TagChanges:
+    """Of the tags of endpoints, on their way to the gateways."""
+
+    def __init__(self) -> None:
+        self._arns: set[str] = set()
+        self._any = asyncio.Event()
+
+    def add(self, arn: str) -> None:
+        self._arns.add(arn)
+        self._any.set()
+
+    async def publish(
+        self,
+        read: Callable[[str], Awaitable[Tags | None]],
+        tell: Callable[[Mapping[str, Tags | None]], None],
+    ) -> None:
+        """What changes while it is read is read again."""
+        while True:
+            await self._any.wait()
+            self._any.clear()
+            arns, self._arns = self._arns, set()
+            try:
+                tell({arn: await read(arn) for arn in arns})
+            except Exception as error:
+                if not isinstance(error, DatabaseUnavailable):
+                    logger.exception("tags of endpoints could not be read, and are tried again")
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._arns |= arns
+                self._any.set()
 
 
 class _Changes:

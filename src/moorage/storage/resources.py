@@ -46,7 +46,7 @@ class SqlResourceStore:
     """The `ResourceStore` on a `Database`, which the caller closes.
 
     `on_policies_change` is called after each committed change that may be one of the endpoints' policies, and
-    `on_tags_change` after one of their tags.
+    `on_tags_change`, with the endpoint's ARN, after one of its tags.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SqlResourceStore:
         database: Database,
         *,
         on_policies_change: Callable[[], None] = lambda: None,
-        on_tags_change: Callable[[], None] = lambda: None,
+        on_tags_change: Callable[[str], None] = lambda arn: None,
     ) -> None:
         self._database = database
         self._on_policies_change = on_policies_change
@@ -69,7 +69,7 @@ class SqlResourceStore:
         except IntegrityError:
             return False
         if isinstance(resource, Endpoint) and tags:
-            self._on_tags_change()
+            self._on_tags_change(resource.arn)
         return True
 
     async def get(self, kind: type[R], account_id: str, name: str) -> R | None:
@@ -115,7 +115,7 @@ class SqlResourceStore:
             result = await connection.execute(delete(table).where(*_is(table, resource)))
         if isinstance(resource, Endpoint):
             self._on_policies_change()
-            self._on_tags_change()
+            self._on_tags_change(resource.arn)
         return result.rowcount == 1
 
     async def transition(
@@ -155,7 +155,7 @@ class SqlResourceStore:
             tags = dict(change(present))
             await connection.execute(update(table).where(table.c.arn == arn).values(tags=tags))
         if table is schema.endpoints:
-            self._on_tags_change()
+            self._on_tags_change(arn)
         return tags
 
     async def put_policy(self, endpoint: Endpoint, document: str, unless: Collection[EndpointStatus]) -> bool:
