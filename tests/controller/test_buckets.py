@@ -1,4 +1,4 @@
-"""Policies of buckets: the controller's routes over a store in SQLite, beside a real embedded S3."""
+"""Policies of buckets: the controller's routes over a store, beside a real embedded S3."""
 
 import asyncio
 import json
@@ -119,8 +119,19 @@ class Buckets:
 
 
 @pytest.fixture
-async def buckets(tmp_path: Path, s3: S3Program) -> AsyncIterator[Buckets]:
-    database = await open_database(f"sqlite+aiosqlite:///{tmp_path / 'moorage.db'}")
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a database in SQLite, or of what a test asks for."""
+    if getattr(request, "param", "") == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite+aiosqlite:///{tmp_path / 'moorage.db'}"
+
+
+on_both_databases = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
+async def buckets(url: str, s3: S3Program) -> AsyncIterator[Buckets]:
+    database = await open_database(url)
     made = Buckets(database, s3)
     await made.identities.ensure_account(ACCOUNT, "main")
     await made.identities.ensure_account(OTHER, "other")
@@ -128,6 +139,7 @@ async def buckets(tmp_path: Path, s3: S3Program) -> AsyncIterator[Buckets]:
     await database.close()
 
 
+@on_both_databases
 async def test_the_life_of_a_policy(buckets: Buckets) -> None:
     await buckets.make()
     no_policy = (404, "NoSuchBucketPolicy", "The bucket policy does not exist")
@@ -227,6 +239,7 @@ async def test_a_malformed_policy_changes_nothing(buckets: Buckets) -> None:
     assert (await buckets.ask("GetBucketPolicy"))[2].decode() == document(OTHER)
 
 
+@on_both_databases
 async def test_a_policy_goes_with_its_bucket(buckets: Buckets) -> None:
     client = buckets.s3.client(ACCOUNT)
     await buckets.make()
@@ -249,6 +262,7 @@ async def test_a_policy_goes_with_its_bucket(buckets: Buckets) -> None:
         assert (await buckets.ask("DeleteBucket", caller=account_id))[0] == 204
 
 
+@on_both_databases
 async def test_a_policy_that_is_put_while_the_bucket_is_deleted(buckets: Buckets) -> None:
     """It came before, and went with the bucket; or after, and there was no bucket."""
     for _ in range(5):
@@ -263,6 +277,7 @@ async def test_a_policy_that_is_put_while_the_bucket_is_deleted(buckets: Buckets
         assert await buckets.policies.all() == {}
 
 
+@on_both_databases
 async def test_policies_of_buckets_that_are_gone_are_removed(buckets: Buckets) -> None:
     """A crash may have left them."""
     await buckets.make()
