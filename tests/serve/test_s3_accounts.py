@@ -148,6 +148,22 @@ def test_presigned_urls_do_not_reach_further_than_their_signer(other: Tenant, bu
         assert reply.status == 403
 
 
+def test_refusals_do_not_tell_whether_there_is_a_policy(alice: Any, bob: Any, bucket: str) -> None:
+    calls = (
+        lambda: bob.get_object(Bucket=bucket, Key="secret"),
+        lambda: bob.list_objects_v2(Bucket=bucket),
+        lambda: bob.put_object_tagging(Bucket=bucket, Key="secret", Tagging={"TagSet": []}),
+    )
+    without = [refused(call) for call in calls]
+    principal = {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
+    allow(
+        alice,
+        bucket,
+        {"Principal": principal, "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"},
+    )
+    assert [refused(call) for call in calls] == without
+
+
 def test_lists_of_buckets_are_of_the_account(alice: Any, bob: Any, bucket: str, others_bucket: str) -> None:
     def names(s3: Any) -> set[str]:
         return {each["Name"] for each in s3.list_buckets()["Buckets"]}

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.auth.credentials import AccessKey
 from moorage.auth.policy import Context
+from moorage.errors import AccessDeniedException
 from moorage.gateway.request import Request
 from moorage.gateway.s3 import needs
 from moorage.gateway.s3.errors import S3Error
@@ -53,6 +54,15 @@ class Caller:
             return needs.conditions(asked, need, self._signed)
 
         self._front.authorize(self._request, self.key, need.action, need.resource, context)
+
+    def refusal_of_owner(self, asked: S3Request) -> AccessDeniedException:
+        """The S3 has refused the account. The words are those of a bucket whose policy does not let the caller in, so
+        that they do not tell whether there is a policy."""
+        need = next(iter(needs.needs(asked)))
+        return AccessDeniedException(
+            f"User: {self.key.principal_arn} is not authorized to perform: {need.action} on resource: "
+            f"{need.resource} because no resource-based policy allows the {need.action} action"
+        )
 
     def tags_to_read(self, asked: S3Request) -> tuple[bool, bool]:
         """Whether the tags of the object that there is, and those of what is copied, have a say in what the caller

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import session_headers
+from moorage.errors import ServiceError
 from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.errors import S3Error
@@ -83,6 +84,9 @@ class CollectedS3Relay(S3Reply):
     @abstractmethod
     def message(self, body: bytes) -> bytes:
         """The whole request that is relayed; empty if the client has its reply already. May raise `ServiceError`."""
+
+    def refusal_of_owner(self) -> ServiceError | None:
+        return self._caller.refusal_of_owner(self._asked)
 
     def connected(self, connection: UpstreamConnection) -> None:
         self._connecting = None

@@ -111,6 +111,7 @@ class FormUpload(S3Reply):
         self._before = b""
         self._message = b""
         self._held = b""
+        self._owner_refuses: ServiceError | None = None
         self._begun = False
         self._ended = False
 
@@ -149,6 +150,9 @@ class FormUpload(S3Reply):
         if self._ended:
             connection.request_complete = True
 
+    def refusal_of_owner(self) -> ServiceError | None:
+        return self._owner_refuses
+
     def pause_request(self) -> None:
         self._request.pause_reading()
 
@@ -165,7 +169,9 @@ class FormUpload(S3Reply):
         now = datetime.now(UTC)
         sizes = check_policy(head.fields["policy"], {**fields, "bucket": self._bucket.bucket}, now)
         asked = _as_put(self._bucket, fields)
-        account_id = Caller(front, request, key, signed).admit(asked).account_id
+        caller = Caller(front, request, key, signed)
+        account_id = caller.admit(asked).account_id
+        self._owner_refuses = caller.refusal_of_owner(asked)
         relayed = {name: value for name, value in fields.items() if _is_relayed(name)}
         if asked.request_tags:
             relayed["tagging"] = render_tagging(asked.request_tags).decode()

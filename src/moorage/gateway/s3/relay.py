@@ -38,8 +38,18 @@ class S3Reply(Relay):
     def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         super().reply_head(status, {**headers, b"x-amz-request-id": self._request.request_id})
 
+    def refusal_of_owner(self) -> ServiceError | None:
+        """How a caller is refused whose account does not own the bucket."""
+        return None
+
     def reply_end(self) -> None:
         if self._small_head is not None and self._small_head[0] >= 400:
+            if self._small_head[0] == 403 and b"<Code>AccessDenied<" in self._small_body:
+                refusal = self.refusal_of_owner()
+                if refusal is not None:
+                    self._connection = None
+                    self._fail(refusal)
+                    return
             said = b"<RequestId>%b</RequestId>" % self._request.request_id
             self._small_body = _REQUEST_ID.sub(said, self._small_body, count=1)
         super().reply_end()
@@ -113,6 +123,9 @@ class S3Relay(S3Reply):
                 self._refusal = error  # who may not list is not told what there is not
                 return
         super().reply_head(status, headers)
+
+    def refusal_of_owner(self) -> ServiceError | None:
+        return self._caller.refusal_of_owner(self._asked)
 
     def reply_data(self, chunk: bytes) -> None:
         if self._refusal is None:
