@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -20,6 +21,17 @@ const escape = ".\U0010FFFF"
 
 // longestName is that of a file or directory, in bytes.
 const longestName = 255
+
+// isUploadID tells what the POSIX backend names uploads with (UUID). It makes the name part of a path without a look at
+// it: an upload `../../x` is any directory, of other buckets and beside them.
+var isUploadID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`).MatchString
+
+func checkUpload(id *string) error {
+	if id != nil && !isUploadID(*id) {
+		return s3err.GetNoSuchUploadErr(*id)
+	}
+	return nil
+}
 
 // keys is a backend in which every key is a key of its own: `a//b`, `/a` and `a/./b` are not `a/b`, as they are for a
 // file system, and what the backend keeps for itself is no object. Of a slash at the end it takes care by itself.
@@ -190,6 +202,9 @@ func (k keys) CreateMultipartUpload(ctx context.Context, in s3response.CreateMul
 }
 
 func (k keys) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
+	if err := checkUpload(in.UploadId); err != nil {
+		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
 	in.Key = change(in.Key, toPath)
 	out, version, err := k.Backend.CompleteMultipartUpload(ctx, in)
 	out.Key = change(out.Key, toKey)
@@ -197,11 +212,17 @@ func (k keys) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultip
 }
 
 func (k keys) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
+	if err := checkUpload(in.UploadId); err != nil {
+		return err
+	}
 	in.Key = change(in.Key, toPath)
 	return k.Backend.AbortMultipartUpload(ctx, in)
 }
 
 func (k keys) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3response.ListPartsResult, error) {
+	if err := checkUpload(in.UploadId); err != nil {
+		return s3response.ListPartsResult{}, err
+	}
 	in.Key = change(in.Key, toPath)
 	out, err := k.Backend.ListParts(ctx, in)
 	out.Key = toKey(out.Key)
@@ -209,11 +230,17 @@ func (k keys) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3response.
 }
 
 func (k keys) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.UploadPartOutput, error) {
+	if err := checkUpload(in.UploadId); err != nil {
+		return nil, err
+	}
 	in.Key = change(in.Key, toPath)
 	return k.Backend.UploadPart(ctx, in)
 }
 
 func (k keys) UploadPartCopy(ctx context.Context, in *s3.UploadPartCopyInput) (s3response.CopyPartResult, error) {
+	if err := checkUpload(in.UploadId); err != nil {
+		return s3response.CopyPartResult{}, err
+	}
 	in.Key, in.CopySource = change(in.Key, toPath), change(in.CopySource, toSourcePath)
 	return k.Backend.UploadPartCopy(ctx, in)
 }

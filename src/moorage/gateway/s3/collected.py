@@ -7,6 +7,7 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from moorage.auth.access import session_headers
 from moorage.errors import ServiceError
@@ -138,7 +139,7 @@ class ControllerRelay(CollectedS3Relay):
             (b"x-amzn-requestid", request.request_id),
             (b"content-length", b"%d" % len(body)),
         ]
-        path = f"/s3/buckets/{self._asked.bucket}{_PATHS[self._asked.operation.name]}"
+        path = f"/s3/buckets/{quote(self._asked.bucket, safe='')}{_PATHS[self._asked.operation.name]}"
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method, path.encode(), lines, body)
 

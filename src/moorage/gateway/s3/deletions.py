@@ -14,7 +14,7 @@ from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.collected import CollectedS3Relay
 from moorage.gateway.s3.documents import NAMESPACE, XML, escaped, malformed, name_of, parse, values_of
 from moorage.gateway.s3.errors import S3Error
-from moorage.gateway.s3.operations import S3Request, check_key
+from moorage.gateway.s3.operations import S3Request, check_key, check_version_id
 from moorage.gateway.s3.relay import Body, host_of
 from moorage.gateway.s3.signing import target_of
 
@@ -95,6 +95,8 @@ class DeleteObjects(CollectedS3Relay):
     def _is_allowed(self, deletion: Deletion) -> bool:
         try:
             check_key(deletion.key)
+            if deletion.version_id is not None:
+                check_version_id(deletion.version_id)
             need = needs.need_of_deletion(self._asked.bucket, deletion.key, deletion.version_id)
             self._caller.authorize(self._asked, need)
         except AccessDeniedException as error:

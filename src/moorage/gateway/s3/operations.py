@@ -139,6 +139,10 @@ _STANDARD: Final = _headers(
 )
 """Headers without a prefix that mean something to S3. All others are not relayed."""
 
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+"""What the name of a bucket is made of. It becomes part of paths and of requests, as identifiers do."""
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""What S3 names uploads and versions with."""
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CHECKSUM_NAME: Final = re.compile(rb"x-amz-checksum-(?!mode$|algorithm$|type$)[a-z0-9]+\Z")
 _ACLS: Final = frozenset((b"private", b"bucket-owner-full-control"))
@@ -534,12 +538,24 @@ def check_key(key: str) -> None:
         raise S3Error("InvalidURI", 400, f"The key {key!r} leads out of its bucket.")
 
 
+def check_version_id(version_id: str) -> None:
+    """Raises `S3Error` for what is no identifier of a version."""
+    if not _IDENTIFIER.fullmatch(version_id):
+        raise S3Error(
+            "InvalidArgument",
+            400,
+            "Invalid version id specified" if version_id else "Version id cannot be the empty string",
+            ArgumentName="versionId",
+            ArgumentValue=version_id,
+        )
+
+
 def _bucket_and_key(raw_path: bytes) -> tuple[str, str]:
     path = _text(unquote_to_bytes(raw_path))
     if not path.startswith("/"):
         raise S3Error("InvalidURI", 400, "Couldn't parse the specified URI.")
     bucket, _, key = path[1:].partition("/")
-    if key and not bucket:
+    if (bucket or key) and not _BUCKET.fullmatch(bucket):
         raise S3Error("InvalidBucketName", 400, "The specified bucket is not valid.", BucketName=bucket)
     if key:
         check_key(key)
@@ -590,23 +606,17 @@ def _check_query(operation: Operation, query: Mapping[str, str]) -> None:
                 f"The parameter {name!r} of the query implies functionality that {operation.name} does not have on "
                 "this server.",
             )
-    for name in ("uploadId", "versionId"):
-        if query.get(name) == "":
-            if name == "uploadId":
-                raise S3Error(
-                    "NoSuchUpload",
-                    404,
-                    "The specified upload does not exist. The upload ID may be invalid, or the upload may have been "
-                    "aborted or completed.",
-                    UploadId="",
-                )
-            raise S3Error(
-                "InvalidArgument",
-                400,
-                "Version id cannot be the empty string",
-                ArgumentName="versionId",
-                ArgumentValue="",
-            )
+    upload_id = query.get("uploadId")
+    if upload_id is not None and not _IDENTIFIER.fullmatch(upload_id):
+        raise S3Error(
+            "NoSuchUpload",
+            404,
+            "The specified upload does not exist. The upload ID may be invalid, or the upload may have been "
+            "aborted or completed.",
+            UploadId=upload_id,
+        )
+    if "versionId" in query:
+        check_version_id(query["versionId"])
     if query.get("list-type", "2") != "2":
         raise S3Error(
             "InvalidArgument",
@@ -676,11 +686,12 @@ def _copy_source(value: bytes) -> CopySource:
     raw, _, raw_query = value.partition(b"?")
     path = _source_text(raw).removeprefix("/")
     bucket, slash, key = path.partition("/")
-    if bucket.startswith("arn:") or not slash or not bucket or not key:
+    is_bucket = _BUCKET.fullmatch(bucket) is not None
+    if not is_bucket or not slash or not key:
         raise S3Error(
             "InvalidArgument",
             400,
-            "Invalid copy source object key" if bucket and slash else "Invalid copy source bucket name",
+            "Invalid copy source object key" if is_bucket and slash else "Invalid copy source bucket name",
             ArgumentName="x-amz-copy-source",
             ArgumentValue=header_text.decode(value),
         )
@@ -693,7 +704,7 @@ def _copy_source(value: bytes) -> CopySource:
     if raw_query:
         name, _, text = raw_query.partition(b"=")
         version_id = _source_text(text)
-        if name != b"versionId" or not version_id or "&" in version_id:
+        if name != b"versionId" or not _IDENTIFIER.fullmatch(version_id):
             raise S3Error(
                 "InvalidArgument",
                 400,
