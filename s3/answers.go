@@ -52,7 +52,7 @@ func (a answers) ListObjects(ctx context.Context, input *s3.ListObjectsInput) (s
 	result.Prefix, result.Marker = orEmpty(result.Prefix), orEmpty(result.Marker)
 	if isEncoded(ctx) {
 		result.EncodingType = urlEncoding
-		encode(&result.Prefix, &result.Delimiter, &result.Marker, &result.NextMarker)
+		encode(&result.Delimiter, &result.Marker, &result.NextMarker) // botocore takes this list's Prefix as it is
 		encodeKeys(result.Contents, func(each *s3response.Object) **string { return &each.Key })
 		encodeKeys(result.CommonPrefixes, prefixOf)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -144,9 +145,15 @@ func (s *store) releaseUploads(bucket, directory string) error {
 				return err
 			}
 		}
-		if err := removeFiles(filepath.Join(bucket, to), beingWritten.MatchString); err != nil {
-			return err
-		}
+	}
+	if err := removeFiles(filepath.Join(bucket, directory), beingWritten.MatchString); err != nil {
+		return err
+	}
+	if len(uploads) > 0 {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(bucket, directory)); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
+		return err
 	}
 	return nil
 }
