@@ -36,7 +36,17 @@ def test_signed_chunks_are_read_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"x\r\n", b"3\r\nabcd\r\n", b"0\r\nno colon\r\n", b"1" * 9000, b"-1\r\n", b"\r\n"]
+    "data",
+    [
+        b"x\r\n",
+        b"3\r\nabcd\r\n",
+        b"0\r\nno colon\r\n",
+        b"1" * 9000,
+        b"-1\r\n",
+        b"\r\n",
+        b"0\r\n\r\nGET / HTTP/1.1\r\n",
+        b"0\r\n" + b"a: b\r\n" * 3000,
+    ],
 )
 def test_what_is_not_chunked_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedChunks):

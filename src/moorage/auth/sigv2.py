@@ -20,6 +20,7 @@ _SUBRESOURCES = frozenset(
     (
         b"accelerate",
         b"acl",
+        b"attributes",
         b"cors",
         b"defaultObjectAcl",
         b"delete",
@@ -29,6 +30,7 @@ _SUBRESOURCES = frozenset(
         b"notification",
         b"partNumber",
         b"policy",
+        b"policyStatus",
         b"replication",
         b"requestPayment",
         b"response-cache-control",
@@ -49,8 +51,10 @@ _SUBRESOURCES = frozenset(
         b"website",
     )
 )
-"""The parameters of a query that say what a request is about, and so are signed with the path."""
+"""The parameters of a query that say what a request is about, and so are signed with the path. Clients leave out
+`attributes` and `policyStatus`, which are here so that nobody adds them to a URL."""
 
+_OF_BODY = (b"content-md5", b"content-type")
 _SECONDS = re.compile(rb"[0-9]{1,12}")
 
 
@@ -79,10 +83,10 @@ def parse(target: bytes) -> PresignedV2:
     Raises:
         IncompleteSignatureException: a part of the signature is missing, is given twice, or is no time.
     """
-    pairs = [pair.partition(b"=") for pair in target.partition(b"?")[2].split(b"&") if pair]
-    parameters = {name: unquote_to_bytes(value) for name, _, value in pairs}
+    pairs = [(name, unquote_to_bytes(value)) for name, _, value in _pairs(target)]
+    parameters = {name.lower() if name.lower() in _OF_BODY else name: value for name, value in pairs}
     for required in (b"AWSAccessKeyId", b"Signature", b"Expires"):
-        if sum(name == required for name, _, _ in pairs) != 1:
+        if sum(name == required for name, _ in pairs) != 1:
             raise IncompleteSignatureException(
                 "Query-string authentication requires the Signature, Expires and AWSAccessKeyId parameters",
                 fault="missing_v2",
@@ -111,7 +115,7 @@ def string_to_sign(
     amz = {name.lower(): value for name, value in parameters.items() if name.lower().startswith(b"x-amz-")}
     amz |= {name: value for name, value in headers.items() if name.startswith(b"x-amz-")}
     amz_lines = [b"%b:%b\n" % (name, amz[name].strip()) for name in sorted(amz)]
-    body = [headers.get(name, parameters.get(name, b"")) for name in (b"content-md5", b"content-type")]
+    body = [headers.get(name, parameters.get(name, b"")) for name in _OF_BODY]
     return b"\n".join((method, *body, presigned.expires, b"".join(amz_lines) + _resource(target)))
 
 
@@ -122,16 +126,24 @@ def sign(secret_access_key: str, to_sign: bytes) -> bytes:
 def without_signature(target: bytes) -> bytes:
     """The target without what was added to it to sign it."""
     path, _, query = target.partition(b"?")
-    rest = [pair for pair in query.split(b"&") if pair.partition(b"=")[0] not in _ADDED]
+    rest = [pair for pair in query.split(b"&") if unquote_to_bytes(pair.partition(b"=")[0]) not in _ADDED]
     return path + b"?" + b"&".join(rest) if rest else path
+
+
+def _pairs(target: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """The parameters of the query as name, equals sign and value, which is as it came. A name counts as what it says,
+    however it is written: `%74agging` is `tagging` to whatever runs the request."""
+    pairs = (pair.partition(b"=") for pair in target.partition(b"?")[2].split(b"&") if pair)
+    return [(unquote_to_bytes(name), equals, value) for name, equals, value in pairs]
 
 
 def _resource(target: bytes) -> bytes:
     """A plus sign stays one, as clients that sign it write a space as `%20`."""
-    path, _, query = target.partition(b"?")
-    pairs = sorted(pair.partition(b"=") for pair in query.split(b"&"))
+    path = target.partition(b"?")[0]
     named = [
-        name + equals + unquote_to_bytes(value) for name, equals, value in pairs if name in _SUBRESOURCES
+        name + equals + unquote_to_bytes(value)
+        for name, equals, value in sorted(_pairs(target))
+        if name in _SUBRESOURCES
     ]
     if b"/" not in path[1:] and len(path) > 1:
         path += b"/"  # a bucket, which clients may name either way

@@ -9,6 +9,7 @@ import re
 
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;([^\r\n]*))?")
 _LONGEST_LINE = 8 * 1024
+"""Bytes of the line before a chunk, and of all trailers."""
 
 
 class MalformedChunks(Exception):
@@ -27,6 +28,7 @@ class Decoder:
         self._left = 0  # of the chunk being read
         self._after_data = False  # its CRLF comes next
         self._in_trailers = False
+        self._trailer_bytes = 0
         self.complete = False
         self.decoded = 0
         self.trailers: dict[bytes, bytes] = {}
@@ -34,11 +36,14 @@ class Decoder:
     def feed(self, data: bytes) -> bytes:
         """Raises `MalformedChunks`."""
         out = []
-        self._pending += data
-        while self._pending and not self.complete:
+        data = self._pending + data
+        at = 0
+        while at < len(data):
+            if self.complete:
+                raise MalformedChunks("more follows its end")
             if self._left:
-                piece = self._pending[: self._left]
-                self._pending = self._pending[len(piece) :]
+                piece = data[at : at + self._left]
+                at += len(piece)
                 self._left -= len(piece)
                 self.decoded += len(piece)
                 self.chunk_data(piece)
@@ -47,13 +52,15 @@ class Decoder:
                     self._after_data = True
                     out.append(self.chunk_ends())
                 continue
-            line, end, rest = self._pending.partition(b"\r\n")
-            if not end:
-                if len(line) > _LONGEST_LINE:
+            end = data.find(b"\r\n", at, at + _LONGEST_LINE + 2)
+            if end < 0:
+                if len(data) - at > _LONGEST_LINE:
                     raise MalformedChunks("a chunk's header is too long")
                 break
-            self._pending = rest
+            line = data[at:end]
+            at = end + 2
             out.append(self._take_line(line))
+        self._pending = data[at:]
         return b"".join(out)
 
     def _take_line(self, line: bytes) -> bytes:
@@ -69,6 +76,9 @@ class Decoder:
             name, colon, value = line.partition(b":")
             if not colon:
                 raise MalformedChunks("a trailer has no name")
+            self._trailer_bytes += len(line)
+            if self._trailer_bytes > _LONGEST_LINE:
+                raise MalformedChunks("its trailers are too long")
             self.trailers[name.strip().lower()] = value.strip()
             return b""
         size = _SIZE.fullmatch(line)

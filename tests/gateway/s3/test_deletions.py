@@ -38,6 +38,7 @@ def test_objects_are_read() -> None:
         b"<Delete><Object><Key>a</Key><Other>b</Other></Object></Delete>",
         b"<Delete><Other/></Delete>",
         b'<!DOCTYPE d [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>',
+        '<!DOCTYPE d [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>'.encode("utf-16"),
         b"<Delete>" + b"<Object><Key>a</Key></Object>" * 1001 + b"</Delete>",
     ],
 )

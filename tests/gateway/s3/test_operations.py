@@ -182,6 +182,16 @@ def test_a_value_that_is_what_happens_anyway_is_not_relayed() -> None:
     assert found.headers == {b"x-amz-meta-a": b"b", b"content-type": b"text/plain"}
 
 
+def test_tags_of_the_header_count_for_a_copy_only_where_they_replace_those_of_the_source() -> None:
+    copy = {b"x-amz-copy-source": b"b/k", b"x-amz-tagging": b"class=public"}
+    for directive in ({}, {b"x-amz-tagging-directive": b"COPY"}, {b"x-amz-tagging-directive": b"replace"}):
+        found = read(b"PUT", b"/b/k", {**copy, **directive})
+        assert (list(found.request_tags), found.copies_tags) == ([], True)
+        assert b"x-amz-tagging" not in found.headers
+    replacing = read(b"PUT", b"/b/k", {**copy, b"x-amz-tagging-directive": b"REPLACE"})
+    assert (list(replacing.request_tags), replacing.copies_tags) == ([("class", "public")], False)
+
+
 def test_what_presigners_put_into_the_query_counts_as_a_header() -> None:
     target = b"/b/k?x-amz-meta-A=b%20c&x-amz-tagging=a%3Db&x-amz-checksum-crc32=AAAAAA%3D%3D&x-id=PutObject"
     found = read(b"PUT", target, {})

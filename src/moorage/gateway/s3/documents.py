@@ -19,10 +19,13 @@ Tags = Sequence[tuple[str, str]]
 
 def parse(body: bytes, root: str) -> ElementTree.Element:
     """The root element, which has this name. Raises `S3Error`."""
-    if re.search(rb"<!(DOCTYPE|ENTITY)", body, re.IGNORECASE):
-        raise malformed()
     try:
-        element = ElementTree.fromstring(body)
+        text = (
+            body.decode()
+        )  # whatever encoding it names: in another, what is refused next would look different
+        if re.search("<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+            raise malformed()
+        element = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, LookupError):
         raise malformed() from None
     if name_of(element) != root:

@@ -173,6 +173,7 @@ class FormUpload(S3Reply):
         account_id = caller.admit(asked).account_id
         self._owner_refuses = caller.refusal_of_owner(asked)
         relayed = {name: value for name, value in fields.items() if _is_relayed(name)}
+        relayed.pop("tagging", None)
         if asked.request_tags:
             relayed["tagging"] = render_tagging(asked.request_tags).decode()
         with_signature = relayed | front.s3_signer.policy_fields(

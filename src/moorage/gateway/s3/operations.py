@@ -10,7 +10,7 @@ Source: the API model of S3 in botocore, which a test compares these tables with
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -86,7 +86,7 @@ class S3Request:
         """Whether the copy gets the tags of its source."""
         return (
             self.operation.name == "CopyObject"
-            and self.told.get(b"x-amz-tagging-directive", b"COPY").upper() != b"REPLACE"
+            and self.told.get(b"x-amz-tagging-directive", b"COPY") != b"REPLACE"
         )
 
     @property
@@ -487,7 +487,7 @@ def read(method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> S3Requ
     encodings = relayed.pop(b"content-encoding", b"")
     if stored := b",".join(_stored_encodings(encodings)):
         relayed[b"content-encoding"] = stored
-    return S3Request(
+    request = S3Request(
         operation=operation,
         bucket=bucket,
         key=key,
@@ -495,8 +495,11 @@ def read(method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> S3Requ
         headers=relayed,
         told=own,
         source=source,
-        request_tags=_tags_of(relayed.get(b"x-amz-tagging", b"")),
     )
+    if request.copies_tags:
+        relayed.pop(b"x-amz-tagging", None)  # the copy gets those of its source instead
+        return request
+    return replace(request, request_tags=_tags_of(relayed.get(b"x-amz-tagging", b"")))
 
 
 def _stored_encodings(value: bytes) -> list[bytes]:
