@@ -567,15 +567,20 @@ def test_a_presigned_url_is_good_for_what_it_was_made_for_only(presigning: Any, 
     assert _fetch(url) == (200, b"1")
 
 
+TAGGING = "<Tagging><TagSet><Tag><Key>a</Key><Value>b c</Value></Tag></TagSet></Tagging>"
+
+
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_an_upload_from_a_form(target: MoorageServer, bucket: str, version: str) -> None:
     s3 = target.client("s3", signature_version=version)
     form = s3.generate_presigned_post(
         bucket,
         f"forms/{version}/${{filename}}",
-        Fields={"x-amz-meta-a": "1", "success_action_status": "201"},
+        Fields={"x-amz-meta-a": "1", "success_action_status": "201", "tagging": TAGGING, "acl": "private"},
         Conditions=[
             {"x-amz-meta-a": "1"},
+            {"acl": "private"},
+            ["starts-with", "$tagging", ""],
             {"success_action_status": "201"},
             ["content-length-range", 1, len(LARGE)],
         ],
@@ -590,7 +595,7 @@ def test_an_upload_from_a_form(target: MoorageServer, bucket: str, version: str)
     status, reply = send(LARGE)
     assert (status, f"<Key>forms/{version}/a file.txt</Key>".encode() in reply) == (201, True)
     found = target.client("s3").get_object(Bucket=bucket, Key=f"forms/{version}/a file.txt")
-    assert (found["Body"].read(), found["Metadata"]) == (LARGE, {"a": "1"})
+    assert (found["Body"].read(), found["Metadata"], found["TagCount"]) == (LARGE, {"a": "1"}, 1)
     for content, fields, code in (
         (LARGE + b"1", {}, "EntityTooLarge"),
         (b"", {}, "EntityTooSmall"),

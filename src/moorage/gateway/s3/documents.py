@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from moorage.gateway.s3.errors import S3Error
 
-XML: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
+XML: Final = '<?xml version="1.0" encoding="UTF-8"?>'
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 Tags = Sequence[tuple[str, str]]

@@ -484,8 +484,8 @@ def read(method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> S3Requ
         for name, value in own.items()
         if name in _STANDARD or (name.startswith(b"x-amz-") and name not in _DROPPED)
     }
-    encodings = relayed.pop(b"content-encoding", b"")
-    if stored := b",".join(_stored_encodings(encodings)):
+    encoding = relayed.pop(b"content-encoding", b"")
+    if stored := _stored_encoding(encoding):
         relayed[b"content-encoding"] = stored
     request = S3Request(
         operation=operation,
@@ -502,10 +502,12 @@ def read(method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> S3Requ
     return replace(request, request_tags=_tags_of(relayed.get(b"x-amz-tagging", b"")))
 
 
-def _stored_encodings(value: bytes) -> list[bytes]:
-    """Those of the object itself, without the one that it comes in."""
+def _stored_encoding(value: bytes) -> bytes:
+    """That of the object itself, without the one that it comes in."""
+    if b"aws-chunked" not in value.lower():
+        return value
     encodings = (each.strip() for each in value.split(b","))
-    return [each for each in encodings if each and each.lower() != b"aws-chunked"]
+    return b", ".join(each for each in encodings if each and each.lower() != b"aws-chunked")
 
 
 def _tags_of(header: bytes) -> Tags:
