@@ -97,7 +97,7 @@ func run() error {
 	accounts := accounts{master: master}
 	// Without WithAdminServer and WithWebUI, neither the admin API nor the web interface exists.
 	server, err := s3api.New(
-		answers{Backend: keys{backend}, metadata: store.metadata},
+		answers{Backend: keys{buckets{backend, newWriters()}}, metadata: store.metadata},
 		middlewares.RootUserConfig{Access: rootAccount, Secret: accounts.secret(rootAccount)},
 		region, accounts, nil, nil, nil, nil,
 		s3api.WithConcurrencyLimiter(mostRequests, mostRequests),
