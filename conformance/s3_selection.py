@@ -36,7 +36,9 @@ _OTHER_NAMES = re.compile(
 )
 """Names of tests of the same features that have no mark: ACL grants, anonymous access, CORS, and so on."""
 
-_OTHER_SOURCE = re.compile(r"\bACL=|public-read|_acl\(|AccessControl|get_unauthenticated_client")
+_OTHER_SOURCE = re.compile(
+    r"\bACL=|public-read|_acl\(|AccessControl|get_unauthenticated_client|_raw_get_x_amz_expires_not_expired\(c"
+)
 """Sources of tests that set an ACL first, most of them to make something public."""
 
 _VERSIONS = re.compile(r"version|delete_marker")

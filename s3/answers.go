@@ -6,12 +6,15 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -27,6 +30,7 @@ import (
 const (
 	deleteMarkerAttribute = "delete-marker"
 	urlEncoding           = "url"
+	partsCount            = "moorage parts count"
 )
 
 var (
@@ -39,7 +43,8 @@ var (
 // encoded, the ETag of what is not modified, and delete markers.
 type answers struct {
 	backend.Backend
-	metadata meta.MetadataStorer
+	metadata  meta.MetadataStorer
+	deletions *sync.Map // by bucket, a mutex
 }
 
 var _ backend.Backend = answers{}
@@ -218,6 +223,150 @@ func (a answers) PutObjectTagging(ctx context.Context, bucket, object, version s
 	return err
 }
 
+// PutObject takes any ETag in If-None-Match, and `*` in If-Match, as HTTP has them. The POSIX backend does not.
+func (a answers) PutObject(
+	ctx context.Context, input s3response.PutObjectInput,
+) (s3response.PutObjectOutput, error) {
+	var err error
+	input.IfMatch, input.IfNoneMatch, err = a.conditions(ctx, input.Bucket, input.Key, input.IfMatch, input.IfNoneMatch)
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	return a.Backend.PutObject(ctx, input)
+}
+
+// CompleteMultipartUpload does the same, and tells the checksum also when it is asked for once more.
+func (a answers) CompleteMultipartUpload(
+	ctx context.Context, input *s3.CompleteMultipartUploadInput,
+) (s3response.CompleteMultipartUploadResult, string, error) {
+	key := input.Key
+	var err error
+	input.IfMatch, input.IfNoneMatch, err = a.conditions(ctx, input.Bucket, key, input.IfMatch, input.IfNoneMatch)
+	if err != nil {
+		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	result, version, err := a.Backend.CompleteMultipartUpload(ctx, input)
+	if err != nil || result.ChecksumType != nil {
+		return result, version, err
+	}
+	head, headErr := a.Backend.HeadObject(ctx, &s3.HeadObjectInput{
+		Bucket: input.Bucket, Key: key, ChecksumMode: types.ChecksumModeEnabled,
+	})
+	if headErr == nil && *head.ETag == *result.ETag {
+		result.ChecksumType = &head.ChecksumType
+		result.ChecksumCRC32, result.ChecksumCRC32C = head.ChecksumCRC32, head.ChecksumCRC32C
+		result.ChecksumCRC64NVME = head.ChecksumCRC64NVME
+		result.ChecksumSHA1, result.ChecksumSHA256 = head.ChecksumSHA1, head.ChecksumSHA256
+	}
+	return result, version, nil
+}
+
+// conditions translates `*` in If-Match, and an ETag in If-None-Match, into a condition that the backend decides
+// together with the write: that there is no object, or that it is the one which is there now. An object whose latest
+// version is a delete marker is none, which the backend takes for one.
+func (a answers) conditions(
+	ctx context.Context, bucket, key, ifMatch, ifNoneMatch *string,
+) (match, noneMatch *string, err error) {
+	if (ifMatch != nil || ifNoneMatch != nil) && a.isDeleted(*bucket, *key) {
+		if ifMatch != nil {
+			return nil, nil, errNoSuchKey
+		}
+		last, err := a.metadata.RetrieveAttribute(nil, *bucket, toPath(*key), etagAttribute) // still there
+		current := strings.Trim(string(last), `"`)
+		return &current, nil, err
+	}
+	anyETag := "*"
+	mustExist := ifMatch != nil && *ifMatch == anyETag
+	mustDiffer := ifNoneMatch != nil && *ifNoneMatch != anyETag
+	if mustExist == mustDiffer || ifMatch != nil && ifNoneMatch != nil {
+		return ifMatch, ifNoneMatch, nil
+	}
+	head, err := a.Backend.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket, Key: key})
+	if mustDiffer && errors.Is(err, errNoSuchKey) {
+		return nil, &anyETag, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	current := strings.Trim(*head.ETag, `"`)
+	if mustDiffer && current == strings.Trim(*ifNoneMatch, `"`) {
+		return nil, nil, errPreconditionFailed
+	}
+	return &current, nil, nil
+}
+
+func (a answers) DeleteObject(ctx context.Context, input *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
+	defer a.deleteAlone(ctx, *input.Bucket)()
+	return a.Backend.DeleteObject(ctx, input)
+}
+
+func (a answers) DeleteObjects(ctx context.Context, input *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
+	defer a.deleteAlone(ctx, *input.Bucket)()
+	return a.Backend.DeleteObjects(ctx, input)
+}
+
+// deleteAlone waits for the other deletions in a bucket with versions, and returns what lets the next begin: where a
+// version is deleted, the backend moves the one before it to its place, and two that do so at once fail.
+func (a answers) deleteAlone(ctx context.Context, bucket string) (end func()) {
+	versioning, err := a.Backend.GetBucketVersioning(ctx, bucket)
+	if err != nil || versioning.Status == nil {
+		return func() {}
+	}
+	known, _ := a.deletions.LoadOrStore(bucket, new(sync.Mutex))
+	mutex := known.(*sync.Mutex)
+	mutex.Lock()
+	return mutex.Unlock
+}
+
+// GetObjectAttributes adds the parts of an object, without their checksums, which are not kept.
+func (a answers) GetObjectAttributes(
+	ctx context.Context, input *s3.GetObjectAttributesInput,
+) (s3response.GetObjectAttributesResponse, error) {
+	key := input.Key
+	result, err := a.Backend.GetObjectAttributes(ctx, input)
+	if err != nil || input.VersionId != nil && *input.VersionId != "" {
+		return result, err
+	}
+	value, err := a.metadata.RetrieveAttribute(nil, *input.Bucket, toPath(*key), partsAttribute)
+	if errors.Is(err, meta.ErrNoSuchKey) {
+		return result, nil
+	}
+	if err != nil {
+		return result, err
+	}
+	upload, err := backend.UnmarshalMpUploadMetadata(value, false)
+	if err != nil {
+		return result, err
+	}
+	if request, ok := ctx.(*fasthttp.RequestCtx); ok {
+		request.SetUserValue(partsCount, len(upload.Parts))
+	}
+	result.ObjectParts = partsAfter(upload.Parts, input.PartNumberMarker, input.MaxParts)
+	return result, nil
+}
+
+// partsAfter lists parts; `ends` tells where each of them ends.
+func partsAfter(ends []int64, marker *string, most *int32) *s3response.ObjectParts {
+	result := &s3response.ObjectParts{MaxParts: 1000}
+	if most != nil {
+		result.MaxParts = int(*most)
+	}
+	if marker != nil {
+		number, _ := strconv.Atoi(*marker) // none is 0
+		result.PartNumberMarker = max(number, 0)
+	}
+	last := min(result.PartNumberMarker+result.MaxParts, len(ends))
+	for i := result.PartNumberMarker; i < last; i++ {
+		number, size := int32(i+1), ends[i]
+		if i > 0 {
+			size -= ends[i-1]
+		}
+		result.Parts = append(result.Parts, types.ObjectPart{PartNumber: &number, Size: &size})
+	}
+	result.NextPartNumberMarker, result.IsTruncated = last, last < len(ends)
+	return result
+}
+
 // tellUnmodified adds the headers that the reply 304 has as well as the object itself.
 func (a answers) tellUnmodified(ctx context.Context, bucket, key, version *string) {
 	head, err := a.Backend.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket, Key: key, VersionId: version})
@@ -233,24 +382,34 @@ func (a answers) isDeleted(bucket, key string) bool {
 	return err == nil
 }
 
-// sortTags is run around every request: it sorts tags, which versitygw takes from a map, by their keys.
-func sortTags(ctx fiber.Ctx) error {
+// amend is run around every request. It sorts tags, which versitygw takes from a map, by their keys, and adds the number
+// of an object's parts to its attributes.
+func amend(ctx fiber.Ctx) error {
 	if err := ctx.Next(); err != nil {
 		return err
 	}
 	response := ctx.Response()
-	isTagging := ctx.Method() == http.MethodGet && ctx.RequestCtx().QueryArgs().Has("tagging")
-	if !isTagging || response.StatusCode() != http.StatusOK {
+	if ctx.Method() != http.MethodGet || response.StatusCode() != http.StatusOK {
 		return nil
 	}
+	if count, known := ctx.RequestCtx().UserValue(partsCount).(int); known {
+		element := fmt.Appendf(nil, "<ObjectParts><PartsCount>%d</PartsCount>", count)
+		response.SetBody(bytes.Replace(response.Body(), []byte("<ObjectParts>"), element, 1))
+	}
+	if query(ctx.RequestCtx()).Has("tagging") {
+		return sortTags(response)
+	}
+	return nil
+}
+
+func sortTags(response *fasthttp.Response) error {
 	var tagging s3response.Tagging
 	if err := xml.Unmarshal(response.Body(), &tagging); err != nil {
 		return err
 	}
 	slices.SortFunc(tagging.TagSet.Tags, func(a, b s3response.Tag) int { return cmp.Compare(a.Key, b.Key) })
-	var sorted bytes.Buffer
-	sorted.WriteString(xml.Header)
-	if err := xml.NewEncoder(&sorted).Encode(tagging); err != nil {
+	sorted := bytes.NewBufferString(xml.Header)
+	if err := xml.NewEncoder(sorted).Encode(tagging); err != nil {
 		return err
 	}
 	response.SetBody(sorted.Bytes())

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"github.com/versity/versitygw/backend/posix"
@@ -97,14 +98,18 @@ func run() error {
 	accounts := accounts{master: master}
 	// Without WithAdminServer and WithWebUI, neither the admin API nor the web interface exists.
 	server, err := s3api.New(
-		answers{Backend: keys{buckets{backend, newWriters()}}, metadata: store.metadata},
+		answers{
+			Backend:   keys{buckets{backend, newWriters()}},
+			metadata:  store.metadata,
+			deletions: new(sync.Map),
+		},
 		middlewares.RootUserConfig{Access: rootAccount, Secret: accounts.secret(rootAccount)},
 		region, accounts, nil, nil, nil, nil,
 		s3api.WithConcurrencyLimiter(mostRequests, mostRequests),
 		s3api.WithMpMaxParts(mostParts),
 		s3api.WithSocketPerm(privateFile),
 		s3api.WithDisableACL(),
-		s3api.WithMiddleware("/", sortTags),
+		s3api.WithMiddleware("/", amend),
 		s3api.WithKeepAlive(),
 		s3api.WithQuiet(),
 	)

@@ -1,5 +1,6 @@
 """What S3 says and versitygw's POSIX backend leaves out."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
 
@@ -8,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from tests.s3.program import S3Program
 
+MIB = 1024 * 1024
 ODD = ["a b", "a%2Bb", "a+b", "d/ä ö", "e\x01f", "z&<>\"'"]
 
 
@@ -144,3 +146,90 @@ def test_the_longest_tags_are_kept(client: Any) -> None:
     client.copy_object(Bucket="bucket", Key="copy", CopySource="bucket/k")
     assert client.get_object_tagging(Bucket="bucket", Key="copy")["TagSet"] == tags
     assert client.head_object(Bucket="bucket", Key="copy")["Metadata"] == {"a": "b" * 1000}
+
+
+@pytest.mark.parametrize("upload", ["whole", "in parts"])
+def test_conditions_of_writes_are_those_of_http(client: Any, upload: str) -> None:
+    def put(body: bytes, **condition: str) -> str:
+        members = {"Bucket": "bucket", "Key": "a//b"}
+        if upload == "whole":
+            return str(client.put_object(**members, Body=body, **condition)["ETag"])
+        begun = client.create_multipart_upload(**members)["UploadId"]
+        part = client.upload_part(**members, UploadId=begun, PartNumber=1, Body=body)["ETag"]
+        parts = {"Parts": [{"ETag": part, "PartNumber": 1}]}
+        completed = client.complete_multipart_upload(
+            **members, UploadId=begun, MultipartUpload=parts, **condition
+        )
+        return str(completed["ETag"])
+
+    def refusal(**condition: str) -> str:
+        with pytest.raises(ClientError) as caught:
+            put(b"refused", **condition)
+        return str(caught.value.response["Error"]["Code"])
+
+    assert refusal(IfMatch="*") == "NoSuchKey"
+    first = put(b"1", IfNoneMatch='"0"')
+    assert refusal(IfNoneMatch=first) == refusal(IfNoneMatch="*") == "PreconditionFailed"
+    second = put(b"2", IfNoneMatch='"0"')
+    third = put(b"3", IfMatch="*")
+    assert refusal(IfMatch=second) == "PreconditionFailed"
+    put(b"4", IfMatch=third)
+    assert client.get_object(Bucket="bucket", Key="a//b")["Body"].read() == b"4"
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    for condition in ("*", '"0"', third):
+        client.delete_object(Bucket="bucket", Key="a//b")
+        assert refusal(IfMatch="*") == refusal(IfMatch=third) == "NoSuchKey"
+        put(b"5", IfNoneMatch=condition)
+    assert refusal(IfNoneMatch="*") == "PreconditionFailed"
+
+
+def test_deletions_of_versions_at_once(client: Any) -> None:
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    for _ in range(4):
+        for key in ("a", "b"):
+            client.put_object(Bucket="bucket", Key=key)
+    versions = client.list_object_versions(Bucket="bucket")["Versions"]
+    objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in versions]
+    with ThreadPoolExecutor(6) as threads:
+        calls = [
+            threads.submit(client.delete_objects, Bucket="bucket", Delete={"Objects": objects})
+            for _ in range(6)
+        ]
+    assert all(len(call.result()["Deleted"]) == len(objects) for call in calls)
+    assert "Versions" not in client.list_object_versions(Bucket="bucket")
+
+
+def test_an_upload_that_is_completed_again_tells_its_checksum(client: Any) -> None:
+    members = {"Bucket": "bucket", "Key": "k"}
+    begun = client.create_multipart_upload(**members, ChecksumAlgorithm="SHA256")["UploadId"]
+    part = client.upload_part(**members, UploadId=begun, PartNumber=1, Body=b"x", ChecksumAlgorithm="SHA256")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}]}
+    replies = [
+        client.complete_multipart_upload(**members, UploadId=begun, MultipartUpload=parts) for _ in range(2)
+    ]
+    names = ("ETag", "ChecksumSHA256", "ChecksumType")
+    assert [replies[0][name] for name in names] == [replies[1][name] for name in names]
+
+
+def test_objects_remember_their_parts(client: Any) -> None:
+    members = {"Bucket": "bucket", "Key": "k"}
+    begun = client.create_multipart_upload(**members)["UploadId"]
+    bodies = [b"a" * 5 * MIB, b"b" * (5 * MIB + 7), b"c"]
+    parts = []
+    for number, body in enumerate(bodies, start=1):
+        etag = client.upload_part(**members, UploadId=begun, PartNumber=number, Body=body)["ETag"]
+        parts.append({"ETag": etag, "PartNumber": number})
+    client.complete_multipart_upload(**members, UploadId=begun, MultipartUpload={"Parts": parts})
+    for number, body in enumerate(bodies, start=1):
+        reply = client.get_object(**members, PartNumber=number)
+        assert (reply["PartsCount"], reply["Body"].read()) == (3, body)
+    asked = client.get_object_attributes(
+        **members, ObjectAttributes=["ObjectParts", "ObjectSize"], MaxParts=2
+    )
+    known = asked["ObjectParts"]
+    assert (known["TotalPartsCount"], known["IsTruncated"], known["NextPartNumberMarker"]) == (3, True, 2)
+    rest = client.get_object_attributes(**members, ObjectAttributes=["ObjectParts"], PartNumberMarker=2)
+    listed = [*known["Parts"], *rest["ObjectParts"]["Parts"]]
+    assert [each["Size"] for each in listed] == [len(body) for body in bodies]
+    assert rest["ObjectParts"]["IsTruncated"] is False
+    assert "ObjectParts" not in client.get_object_attributes(**members, ObjectAttributes=["ETag"])
