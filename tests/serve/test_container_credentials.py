@@ -90,21 +90,23 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A server whose containers have this network, with a role that may read `in/*` of the bucket `shelf`."""
     folder = tmp_path_factory.mktemp("credentials")
     server = MoorageServer(folder / "data", container_network=request.param).start()
-    s3 = server.client("s3")
-    s3.create_bucket(Bucket="shelf")
-    for key in ("in/x", "secret/x"):
-        s3.put_object(Bucket="shelf", Key=key, Body=key.encode())
-    url = server.upload("reader", MODEL)
-    role = create_role(
-        server,
-        "reader",
-        allow("s3:GetObject", resource="arn:aws:s3:::shelf/in/*"),
-        allow("s3:GetObject", resource=f"arn:aws:s3:::{url.removeprefix('s3://')}"),
-    )
-    server.deploy("reader", MODEL, model={"ExecutionRoleArn": role}, environment={"ASK_EARLY": "1"})
-    server.deploy("for-account", MODEL)
-    yield request.param, server
-    server.ensure_stopped()
+    try:
+        s3 = server.client("s3")
+        s3.create_bucket(Bucket="shelf")
+        for key in ("in/x", "secret/x"):
+            s3.put_object(Bucket="shelf", Key=key, Body=key.encode())
+        url = server.upload("reader", MODEL)
+        role = create_role(
+            server,
+            "reader",
+            allow("s3:GetObject", resource="arn:aws:s3:::shelf/in/*"),
+            allow("s3:GetObject", resource=f"arn:aws:s3:::{url.removeprefix('s3://')}"),
+        )
+        server.deploy("reader", MODEL, model={"ExecutionRoleArn": role}, environment={"ASK_EARLY": "1"})
+        server.deploy("for-account", MODEL)
+        yield request.param, server
+    finally:
+        server.ensure_stopped()
 
 
 def test_a_container_reads_what_its_role_may_read(network: tuple[str, MoorageServer]) -> None:
