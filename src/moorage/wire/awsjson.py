@@ -41,6 +41,17 @@ def load(service: str, operations: Collection[str]) -> Service:
     Raises:
         KeyError: an operation that the model does not have.
     """
+    names, kept = _excerpt(service, operations)
+    model = ServiceModel(json.loads(kept), service)
+    return Service(names=names, operations={name: model.operation_model(name) for name in operations})
+
+
+def _excerpt(service: str, operations: Collection[str]) -> tuple[frozenset[str], str]:
+    """The names of all operations, and as JSON what the given ones need.
+
+    As text, so that its objects are made when those of the whole are gone: made between them, they would keep 7 MB of
+    pages that are nearly empty.
+    """
     whole = Loader().load_service_model(service, "service-2")
     shapes: dict[str, Any] = {}
     for name in operations:
@@ -52,11 +63,8 @@ def load(service: str, operations: Collection[str]) -> Service:
         name: {key: value for key, value in whole["operations"][name].items() if key in _OPERATION_KEYS}
         for name in operations
     }
-    model = ServiceModel({"metadata": whole["metadata"], "operations": kept, "shapes": shapes}, service)
-    return Service(
-        names=frozenset(whole["operations"]),
-        operations={name: model.operation_model(name) for name in operations},
-    )
+    text = json.dumps({"metadata": whole["metadata"], "operations": kept, "shapes": shapes})
+    return frozenset(whole["operations"]), text
 
 
 _OPERATION_KEYS = ("name", "http", "input", "output")
