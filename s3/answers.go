@@ -87,7 +87,7 @@ func (a answers) ListObjectsV2(
 func (a answers) ListObjectVersions(
 	ctx context.Context, input *s3.ListObjectVersionsInput,
 ) (s3response.ListVersionsResult, error) {
-	result, err := a.versionsAfter(ctx, input)
+	result, err := versionsAfter(ctx, a.Backend, input)
 	if err != nil {
 		return result, err
 	}
@@ -101,34 +101,6 @@ func (a answers) ListObjectVersions(
 		encodeKeys(result.CommonPrefixes, prefixOf)
 	}
 	return result, nil
-}
-
-// versionsAfter lists what follows the marker. The POSIX backend begins with the marker itself if that is the latest
-// version of its object: such a list is asked for with one entry more, and without it.
-func (a answers) versionsAfter(
-	ctx context.Context, input *s3.ListObjectVersionsInput,
-) (s3response.ListVersionsResult, error) {
-	if marker := *input.VersionIdMarker; marker != "" && *input.MaxKeys > 0 {
-		longer, one := *input, *input.MaxKeys+1
-		longer.MaxKeys = &one
-		result, err := a.Backend.ListObjectVersions(ctx, &longer)
-		if err != nil {
-			return result, err
-		}
-		isMarker := func(key, version *string) bool { return *key == *input.KeyMarker && *version == marker }
-		count := len(result.Versions) + len(result.DeleteMarkers)
-		result.Versions = slices.DeleteFunc(result.Versions, func(each s3response.ObjectVersion) bool {
-			return isMarker(each.Key, each.VersionId)
-		})
-		result.DeleteMarkers = slices.DeleteFunc(result.DeleteMarkers, func(each types.DeleteMarkerEntry) bool {
-			return isMarker(each.Key, each.VersionId)
-		})
-		if len(result.Versions)+len(result.DeleteMarkers) < count {
-			result.MaxKeys = input.MaxKeys
-			return result, nil
-		}
-	}
-	return a.Backend.ListObjectVersions(ctx, input)
 }
 
 func (a answers) ListMultipartUploads(

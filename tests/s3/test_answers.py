@@ -56,20 +56,48 @@ def test_lists_go_on_after_any_key(client: Any) -> None:
         assert [each["Key"] for page in pages for each in page.get("Contents", ())] == ODD
 
 
-def test_lists_of_versions_go_on_where_there_is_one_of_each_key(client: Any) -> None:
-    def all_versions(size: int) -> list[tuple[str, str]]:
-        pages = client.get_paginator("list_object_versions").paginate(
-            Bucket="bucket", PaginationConfig={"PageSize": size}
-        )
-        entries = [
-            each for page in pages for kind in ("Versions", "DeleteMarkers") for each in page.get(kind, ())
-        ]
-        return [(each["Key"], each["VersionId"]) for each in entries]
+def versions_of(client: Any, size: int, **members: str) -> list[tuple[str, str]]:
+    """Keys and versions of a list of pages, of which none is longer than asked for."""
+    entries = []
+    pages = client.get_paginator("list_object_versions").paginate(
+        Bucket="bucket", PaginationConfig={"PageSize": size}, **members
+    )
+    for page in pages:
+        listed = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+        names = [(each["Prefix"], "") for each in page.get("CommonPrefixes", ())]
+        assert len(listed) + len(names) <= size
+        entries += [(each["Key"], each["VersionId"]) for each in listed] + names
+    return entries
 
+
+def test_lists_of_versions_go_on_after_any_version(client: Any) -> None:
     for key in ODD:
         client.put_object(Bucket="bucket", Key=key)
-    assert all_versions(1) == [(key, "null") for key in ODD]
-    assert all_versions(4) == [(key, "null") for key in ODD]
+    assert versions_of(client, 1) == versions_of(client, 4) == [(key, "null") for key in ODD]
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    expected = {(key, "null") for key in ODD}
+    for turn in range(3):
+        for key in ODD[turn:]:
+            expected.add((key, client.put_object(Bucket="bucket", Key=key)["VersionId"]))
+    for key in ODD[1:3]:
+        expected.add((key, client.delete_object(Bucket="bucket", Key=key)["VersionId"]))
+    whole = versions_of(client, 1000)
+    assert set(whole) == expected
+    assert len(whole) == len(expected)
+    for size in range(1, 8):
+        assert sorted(versions_of(client, size)) == sorted(whole)
+        assert sorted(versions_of(client, size, Prefix="a")) == [
+            each for each in sorted(whole) if each[0] < "b"
+        ]
+    for size in (1, 2, 50):
+        split = versions_of(client, size, Delimiter="/")
+        assert sorted(split) == sorted([each for each in whole if "/" not in each[0]] + [("d/", "")])
+    key = ODD[3]
+    own = client.list_object_versions(Bucket="bucket", Prefix=key)["Versions"]
+    times = [each["LastModified"] for each in own]
+    assert times == sorted(times, reverse=True)
+    assert [each["IsLatest"] for each in own] == [True, False, False, False, False][: len(own)]
+    assert own[-1]["VersionId"] == "null"
 
 
 def test_lists_are_encoded_only_for_those_that_ask(client: Any) -> None:
