@@ -261,3 +261,9 @@ def test_objects_remember_their_parts(client: Any) -> None:
     assert [each["Size"] for each in listed] == [len(body) for body in bodies]
     assert rest["ObjectParts"]["IsTruncated"] is False
     assert "ObjectParts" not in client.get_object_attributes(**members, ObjectAttributes=["ETag"])
+
+
+def test_what_never_was_gets_no_delete_marker(client: Any) -> None:
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    assert "DeleteMarker" not in client.delete_object(Bucket="bucket", Key="never")
+    assert "DeleteMarkers" not in client.list_object_versions(Bucket="bucket")
