@@ -3,7 +3,7 @@
 What was acknowledged is there byte for byte with its metadata and tags, every object is whole, and nothing else is
 left behind.
 
-TEST_S3_UPLOADS says how many uploads: 500 without it, shared by the three tests.
+TEST_S3_UPLOADS says how many uploads: 500 without it, shared by the two tests; TEST_S3_KILLS how many kills in each.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.servers import MoorageServer, eventually
 
-UPLOADS = int(os.environ.get("TEST_S3_UPLOADS", "500")) // 3
+UPLOADS = int(os.environ.get("TEST_S3_UPLOADS", "500")) // 2
+KILLS = int(os.environ.get("TEST_S3_KILLS", "0"))
 WRITERS = 6
 BUCKET = "kept"
 MIB = 1024 * 1024
@@ -179,24 +180,29 @@ def check_nothing_is_left(server: MoorageServer) -> None:
     assert {path.name for path in (server.data_dir / "s3").iterdir()} == {BUCKET, ".moorage-s3"}
 
 
-@pytest.mark.parametrize("victim", ["moorage-s3 ", "gateway_process", "everything"])
-def test_acknowledged_uploads_outlive_kills(new_server: Callable[..., MoorageServer], victim: str) -> None:
+PARTS_IN_TURN = ("moorage-s3 ", "gateway_process", "moorage-s3 ")
+"""What is in their command lines."""
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["parts in turn", "everything"])
+def test_acknowledged_uploads_outlive_kills(
+    new_server: Callable[..., MoorageServer], everything: bool
+) -> None:
     server = new_server()
     server.client("s3").create_bucket(Bucket=BUCKET)
+    parts = itertools.cycle(PARTS_IN_TURN)
 
     def kill() -> None:
-        victims = [pid for pid, command in server.processes().items() if victim in command]
-        if victim == "everything":
-            victims = list(server.processes())
-        for pid in victims:
+        part = "" if everything else next(parts)
+        for pid in [pid for pid, command in server.processes().items() if part in command]:
             with suppress(ProcessLookupError):  # some end with those that were killed before them
                 os.kill(pid, signal.SIGKILL)
-        if victim == "everything":
+        if everything:
             server.kill()
             server.start()
 
-    uploads = Uploads(UPLOADS, seed=len(victim))
-    uploads.run(server, kill, times=2 if victim == "everything" else 4)
+    uploads = Uploads(UPLOADS, seed=everything)
+    uploads.run(server, kill, times=KILLS or (1 if everything else len(PARTS_IN_TURN)))
     server.kill()
     server.start()
     check(server, uploads)
