@@ -29,11 +29,10 @@ const (
 	keyVariable  = "MOORAGE_S3_KEY"
 	region       = "us-east-1"
 	rootAccount  = "moorage"
-	mostRequests = 16384   // the gateway bounds them before; more are answered SlowDown
-	mostParts    = 10_000  // as in S3, which also bounds the source of a copy
-	mostCopied   = 5 << 30 // bytes
-	mostThreads  = 256     // that wait for the disk at once
-	bufferBytes  = 256 << 10
+	mostRequests = 16384    // the gateway bounds them before; more are answered SlowDown
+	mostParts    = 10_000   // as in S3, which also bounds the source of a copy
+	mostCopied   = 5 << 30  // bytes
+	bufferBytes  = 64 << 10 // of each upload and download
 	privateDir   = 0o700
 	privateFile  = 0o600
 )
@@ -71,6 +70,7 @@ func run() error {
 	}
 	syscall.Umask(0o077)
 	debug.SetGCPercent(50)
+	debug.SetMaxThreads(2 * mostRequests) // each request may wait for the disk
 
 	for _, path := range []*string{socket, root, versions, sidecar} {
 		if *path, err = filepath.Abs(*path); err != nil {
@@ -82,8 +82,10 @@ func run() error {
 		return err
 	}
 	options := posix.PosixOpts{
-		VersioningDir:       *versions,
-		Concurrency:         mostThreads,
+		VersioningDir: *versions,
+		// An upload counts for as long as its client takes to send it. With fewer than there can be requests, clients
+		// that send nothing would keep all others out.
+		Concurrency:         mostRequests,
 		CopyObjectThreshold: mostCopied,
 		IOBufferSize:        bufferBytes,
 		ForceNoTmpFile:      true, // so that all that a crash leaves is in one directory of each bucket

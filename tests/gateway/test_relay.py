@@ -366,6 +366,12 @@ async def test_s3_bodies_that_are_not_what_they_say_never_arrive_whole(
         (lambda: put("/b/k", b"x", **{"x-amz-content-sha256": "0" * 64}), 400, "XAmzContentSHA256Mismatch"),
         (lambda: put("/b/k", b"", **{"x-amz-content-sha256": "0" * 64}), 400, "XAmzContentSHA256Mismatch"),
         (lambda: put("/b/k", b"").replace(b"X-Amz-Content-SHA256:", b"X-Removed:"), 400, "InvalidRequest"),
+        (
+            lambda: put("/b/k", b"x", **{"x-amz-content-sha256": "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"}),
+            501,
+            "NotImplemented",
+        ),
+        (lambda: put("/b?versioning", bytes(4 * 2**20 + 1)), 400, "MaxMessageLengthExceeded"),
     ],
 )
 async def test_s3_refusals_speak_s3(

@@ -1,12 +1,15 @@
 """Uploads from HTML forms: the form, its policy, its signature."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +17,7 @@ from moorage.auth.verifier import Verifier
 from moorage.errors import ServiceError
 from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.forms import check_policy, policy_for, read_head, render_head, verify
-from tests.gateway.harness import KEY
+from tests.gateway.harness import KEY, ContainerConnection, Gateway
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 LATER = "2026-12-01T01:00:00.000Z"
@@ -191,3 +194,60 @@ def test_a_rendered_form_reads_as_the_same(fields: dict[str, str]) -> None:
     head = read_head(rendered, BOUNDARY)
     assert head is not None
     assert (head.fields, head.length) == (fields, len(rendered))
+
+
+# --- on their way through a gateway ------------------------------------------------------------------------
+
+
+def form(fields: Mapping[str, str], *, content: bytes = b"content") -> bytes:
+    """A whole upload whose policy speaks of all fields, and which KEY has signed."""
+    s3 = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id=KEY.access_key_id,
+        aws_secret_access_key=KEY.secret_access_key,
+        config=Config(signature_version="s3v4"),
+    )
+    conditions = [{name: value} for name, value in fields.items()]
+    signed = s3.generate_presigned_post("bucket", "k", Fields=dict(fields), Conditions=conditions)["fields"]
+    parts = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (name.encode(), value.encode())
+        for name, value in signed.items()
+    )
+    file = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n%b\r\n--b--\r\n' % content
+    )
+    body = parts + file
+    return (
+        b"POST /bucket HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("x-amz-server-side-encryption", "aws:kms", "NotImplemented"),
+        ("x-amz-object-lock-mode", "COMPLIANCE", "NotImplemented"),
+        ("x-amz-storage-class", "GLACIER", "InvalidStorageClass"),
+        ("x-amz-grant-read", "id=1", "AccessControlListNotSupported"),
+        ("acl", "public-read", "AccessControlListNotSupported"),
+    ],
+)
+async def test_fields_are_refused_as_headers_are(gateway: Gateway, field: str, value: str, code: str) -> None:
+    reply = await gateway.call(form({field: value}))
+    assert f"<Code>{code}</Code>".encode() in reply.body
+
+
+@pytest.mark.parametrize("content", [b"", b"content"])
+async def test_a_form_may_come_byte_by_byte(gateway: Gateway, content: bytes) -> None:
+    async def script(connection: ContainerConnection) -> None:
+        await connection.reply((await connection.request()).body[-40:])
+
+    await gateway.upstream(gateway.settings.s3_socket, script)
+    connection = await gateway.client()
+    for byte in form({"acl": "private"}, content=content):
+        connection.send(bytes([byte]))
+        await asyncio.sleep(0)
+    reply = await connection.reply()
+    assert reply.body.endswith(content + b"\r\n--b--\r\n")

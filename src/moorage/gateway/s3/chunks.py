@@ -19,6 +19,9 @@ SIGNED_WITH_TRAILER: Final = b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 FORMS: Final = frozenset((UNSIGNED_WITH_TRAILER, SIGNED, SIGNED_WITH_TRAILER))
 """Values of `x-amz-content-sha256` that say that the body comes in chunks."""
 
+ANY_FORM: Final = b"STREAMING-"
+"""What those begin with, and others that are not implemented (a signature of ECDSA)."""
+
 _EXTENSION: Final = b"chunk-signature="
 _TRAILER_SIGNATURE: Final = b"x-amz-trailer-signature"
 

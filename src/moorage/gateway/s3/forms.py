@@ -25,7 +25,7 @@ from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import read_tagging, render_tagging
 from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.needs import Signed
-from moorage.gateway.s3.operations import POST_OBJECT, S3Request, check_key
+from moorage.gateway.s3.operations import OPERATIONS, POST_OBJECT, S3Request, check_headers, check_key
 from moorage.gateway.s3.relay import S3Reply, host_of
 from moorage.gateway.s3.signing import target_of
 from moorage.upstream import UpstreamConnection
@@ -47,6 +47,7 @@ _FILE_NAME: Final = re.compile(rb'[;\s]filename="((?:[^"\\\r\n]|\\.)*)"', re.I)
 _NOT_IN_POLICY: Final = frozenset(
     ("x-amz-signature", "file", "policy", "awsaccesskeyid", "signature", "x-amz-security-token", "submit")
 )
+_OF_SIGNATURE: Final = frozenset((b"x-amz-algorithm", b"x-amz-credential", b"x-amz-signature"))
 _SIGNED_BY: Final = ("x-amz-algorithm", "x-amz-credential", "x-amz-date")
 """The fields that a form of ours has beside those of its client, its policy and its signature."""
 _RELAYED: Final = frozenset(
@@ -108,7 +109,8 @@ class FormUpload(S3Reply):
         self._boundary: bytes = found[1] or found[2]
         self._length = length
         self._bucket = asked
-        self._before = b""
+        self._before = bytearray()
+        self._read_at = 0  # how much of it is to be there before it is read again
         self._message = b""
         self._held = b""
         self._owner_refuses: ServiceError | None = None
@@ -123,11 +125,12 @@ class FormUpload(S3Reply):
                 self._connection.write(chunk)
             return
         self._before += chunk
-        head = read_head(self._before, self._boundary)
-        if head is not None:
-            self._begin(head)
+        if len(self._before) >= self._read_at:
+            self._read()
 
     def end(self) -> None:
+        if not self._begun:
+            self._read()
         if not self._begun:
             raise S3Error(
                 "InvalidArgument",
@@ -159,6 +162,13 @@ class FormUpload(S3Reply):
     def resume_request(self) -> None:
         self._request.resume_reading()
 
+    def _read(self) -> None:
+        """It is read from its beginning each time, so that is not done for each of many tiny pieces."""
+        head = read_head(bytes(self._before), self._boundary)
+        self._read_at = len(self._before) * 5 // 4
+        if head is not None:
+            self._begin(head)
+
     def _begin(self, head: FormHead) -> None:
         front, request = self._front, self._request
         key = verify(front.verifier, head.fields)
@@ -180,7 +190,7 @@ class FormUpload(S3Reply):
             account_id, policy_for(self._bucket.bucket, relayed, sizes, now)
         )
         form = render_head(with_signature, head.file_headers, self._boundary)
-        rest = self._before[head.length :]
+        rest = bytes(self._before[head.length :])
         length = len(form) + self._length - head.length
         target, _ = target_of(self._bucket)
         content_type = b'multipart/form-data; boundary="%b"' % self._boundary
@@ -195,15 +205,20 @@ class FormUpload(S3Reply):
                 rest,
             )
         )
-        self._before = b""
+        self._before.clear()
         self._begun = True
         request.pause_reading()
         self._connect()
 
 
 def _as_put(bucket: S3Request, fields: Mapping[str, str]) -> S3Request:
-    """The upload as the PutObject that it is."""
+    """The upload as the PutObject that it is. Raises `S3Error` for what a PutObject is refused for."""
     told = {name.encode(): value.encode() for name, value in fields.items() if name.startswith("x-amz-")}
+    if "acl" in fields:
+        told[b"x-amz-acl"] = fields["acl"].encode()
+    check_headers(
+        OPERATIONS["PutObject"], {name: value for name, value in told.items() if name not in _OF_SIGNATURE}
+    )
     tagging = fields.get("tagging", "")
     return S3Request(
         operation=POST_OBJECT,

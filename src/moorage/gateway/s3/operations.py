@@ -477,7 +477,7 @@ def read(method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> S3Requ
     own = {**_from_query(in_query), **headers}  # in this order, as signature version 2 has it
     operation = _operation(verb, level, query, copies=b"x-amz-copy-source" in own)
     _check_query(operation, query)
-    _check_headers(operation, own)
+    check_headers(operation, own)
     source = _copy_source(own[b"x-amz-copy-source"]) if operation.copies else None
     relayed = {
         name: value
@@ -649,7 +649,8 @@ def _from_query(in_query: Mapping[str, str]) -> dict[bytes, bytes]:
     return found
 
 
-def _check_headers(operation: Operation, headers: Mapping[bytes, bytes]) -> None:
+def check_headers(operation: Operation, headers: Mapping[bytes, bytes]) -> None:
+    """Raises `S3Error` for a header that the operation does not have, or a value that is none here."""
     for name, value in headers.items():
         if not name.startswith(b"x-amz-") or name in _EVERYWHERE:
             continue

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _OF_CHUNKS: Final = (b"x-amz-decoded-content-length", b"x-amz-trailer")
 _REQUEST_ID: Final = re.compile(rb"<RequestId>[^<]*</RequestId>")
+_MOST_XML_BYTES: Final = 4 * 1024 * 1024
+"""Of a body that the S3 takes in whole: four times what the longest list of parts has."""
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 
 
@@ -239,12 +241,27 @@ class SignedBody(Body):
 
 def body_of(request: Request, asked: S3Request, payload_hash: bytes, claim: Claim | None) -> Body:
     """`claim` is the verified signature, None for one of version 2. Raises `ServiceError`."""
+    streams = asked.operation.name in ("PutObject", "UploadPart")
     if payload_hash not in chunks.FORMS:
-        taken = asked.operation.takes_body
-        if request.content_length is None:
+        taken, length = asked.operation.takes_body, request.content_length
+        if length is None:
             raise S3Error("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
-        return Body(payload_hash, length=request.content_length if taken else 0, taken=taken)
-    if asked.operation.name not in ("PutObject", "UploadPart") or claim is None:
+        if payload_hash.startswith(chunks.ANY_FORM):
+            raise S3Error(
+                "NotImplemented",
+                501,
+                "A header you provided implies functionality that is not implemented",
+                Header="x-amz-content-sha256",
+            )
+        if taken and not streams and length > _MOST_XML_BYTES:
+            raise S3Error(
+                "MaxMessageLengthExceeded",
+                400,
+                "Your request was too big.",
+                MaxMessageLengthBytes=_MOST_XML_BYTES,
+            )
+        return Body(payload_hash, length=length if taken else 0, taken=taken)
+    if not streams or claim is None:
         raise S3Error(
             "InvalidArgument",
             400,
