@@ -1,7 +1,6 @@
-"""`kill -9` of the embedded S3 while it is written to: what it said it has is there, and nothing else."""
+"""`kill -9` of the embedded S3 while it is written to: what it said it has is there, and nothing else. Of a whole
+server that is killed: `tests/faults/test_s3_kill.py`."""
 
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,7 +11,6 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.s3.program import S3Program
-from tests.servers import MoorageServer
 
 MIB = 1024 * 1024
 
@@ -100,25 +98,6 @@ def test_during_five_hundred_uploads(s3: S3Program) -> None:
         for entry in page["Contents"]:
             client.delete_object(Bucket="bucket", Key=entry["Key"])
     client.delete_bucket(Bucket="bucket")
-
-
-@pytest.mark.parametrize("victim", ["moorage-s3", "gateway_process", "everything"])
-def test_of_a_whole_server_during_five_hundred_uploads(
-    new_server: Callable[..., MoorageServer], victim: str
-) -> None:
-    server = new_server()
-    server.client("s3").create_bucket(Bucket="bucket")
-    uploading = Uploading(lambda: server.client("s3"))
-    uploading.wait_for_some()
-    if victim == "everything":
-        server.kill()
-    else:
-        os.kill(server.process_of(victim), signal.SIGKILL)
-    uploading.wait_for_all()
-    if victim == "everything":
-        assert len(uploading.acknowledged) < 500
-        server.start()
-    uploading.check(server.client("s3", retries={"total_max_attempts": 8}), server.data_dir / "s3" / "bucket")
 
 
 def test_an_upload_in_parts_goes_on(s3: S3Program) -> None:
