@@ -387,8 +387,16 @@ def test_tags_of_what_is_copied_count(server: MoorageServer, alice: Any, bucket:
 
 
 def test_who_may_not_list_is_not_told_what_is_not_there(server: MoorageServer, bucket: str) -> None:
-    reader = user(server, {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"})
-    assert refused(lambda: reader.get_object(Bucket=bucket, Key="not there")).startswith("AccessDenied")
+    actions = ["s3:GetObject*", "s3:DeleteObjectTagging"]
+    reader = user(server, {"Action": actions, "Resource": f"arn:aws:s3:::{bucket}/*"})
+    missing = {"Bucket": bucket, "Key": "not there"}
+    for call in (
+        lambda: reader.get_object(**missing),
+        lambda: reader.get_object_tagging(**missing),
+        lambda: reader.delete_object_tagging(**missing),
+        lambda: reader.get_object_attributes(**missing, ObjectAttributes=["ETag"]),
+    ):
+        assert refused(call).startswith("AccessDenied")
     assert refused(lambda: reader.head_object(Bucket=bucket, Key="not there")) == "403"
 
 

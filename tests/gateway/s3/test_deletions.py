@@ -40,6 +40,8 @@ def test_objects_are_read() -> None:
         b'<!DOCTYPE d [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>',
         '<!DOCTYPE d [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>'.encode("utf-16"),
         b"<Delete>" + b"<Object><Key>a</Key></Object>" * 1001 + b"</Delete>",
+        b"<Delete>" + b"<a>" * 9000 + b"</a>" * 9000 + b"</Delete>",
+        b"<Delete " + b" ".join(b'a%d=""' % number for number in range(1000)) + b"/>",
     ],
 )
 def test_what_is_no_such_document_is_refused(body: bytes) -> None:
@@ -96,3 +98,16 @@ def test_digests_of_bodies_that_the_s3_never_sees(name: str, value: str) -> None
         with pytest.raises(S3Error) as refused:
             check_digests(b"123456789", headers)
         assert refused.value.s3_code == "BadDigest"
+
+
+def test_as_many_objects_as_one_call_may_name_are_read() -> None:
+    conditions = {"ETag": "x", "LastModifiedTime": "y", "Size": "1"}
+    deletions = [Deletion("k" * 1024, "v" * 26, conditions)] * 1000
+    assert read(render(deletions)) == (deletions, False)
+    assert len(render(deletions)) < 2 * 1024 * 1024
+
+
+def test_one_checksum_is_declared_at_most() -> None:
+    with pytest.raises(S3Error) as refused:
+        check_digests(b"", {b"x-amz-checksum-crc32": b"AAAAAA==", b"x-amz-checksum-sha1": b"x"})
+    assert refused.value.s3_code == "InvalidRequest"

@@ -146,6 +146,12 @@ class ControllerRelay(CollectedS3Relay):
 
 def check_digests(body: bytes, headers: Mapping[bytes, bytes]) -> None:
     """Compare what the client declared of the body, where the S3 does not see that body. Raises `S3Error`."""
+    if sum(name.startswith(b"x-amz-checksum-") for name in headers) > 1:
+        raise S3Error(
+            "InvalidRequest",
+            400,
+            "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+        )
     for name, digest in _DIGESTS.items():
         declared = headers.get(name)
         if declared is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _DELETED: Final = re.compile(rb"<Deleted>.*?</Deleted>", re.DOTALL)
 MOST_KEYS: Final = 1000
-_MOST_BODY_BYTES: Final = 4 * 1024 * 1024
+_MOST_BODY_BYTES: Final = 2 * 1024 * 1024
 _NOT_RELAYED: Final = frozenset((b"content-md5", b"content-type", b"x-amz-sdk-checksum-algorithm"))
 
 

@@ -17,15 +17,40 @@ NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 Tags = Sequence[tuple[str, str]]
 
 
+_REFUSED: Final = re.compile("<!(?:DOCTYPE|ENTITY)|<[^<>]{4096}", re.IGNORECASE)
+"""Definitions, and tags of a length that only attributes without end have."""
+_MOST_ELEMENTS: Final = 8000
+"""More than a document with 1000 objects has."""
+_PIECE: Final = 64 * 1024
+"""After so many characters it shows whether there are too many elements."""
+
+
+class _Bounded(ElementTree.TreeBuilder):
+    """Takes as many elements as a document may have: a million of empty ones would take seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = _MOST_ELEMENTS
+
+    def start(self, tag: str, attrs: dict[str, str], /) -> ElementTree.Element:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many elements")
+        return super().start(tag, attrs)
+
+
 def parse(body: bytes, root: str) -> ElementTree.Element:
     """The root element, which has this name. Raises `S3Error`."""
     try:
         text = (
             body.decode()
         )  # whatever encoding it names: in another, what is refused next would look different
-        if re.search("<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+        if _REFUSED.search(text):
             raise malformed()
-        element = ElementTree.fromstring(text)
+        parser = ElementTree.XMLParser(target=_Bounded())
+        for start in range(0, len(text), _PIECE):
+            parser.feed(text[start : start + _PIECE])
+        element = parser.close()
     except (ElementTree.ParseError, ValueError, LookupError):
         raise malformed() from None
     if name_of(element) != root:

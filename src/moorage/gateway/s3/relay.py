@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _OF_CHUNKS: Final = (b"x-amz-decoded-content-length", b"x-amz-trailer")
 _REQUEST_ID: Final = re.compile(rb"<RequestId>[^<]*</RequestId>")
+_TOLD_TO_LISTERS: Final = frozenset(
+    ("GetObject", "HeadObject", "GetObjectAttributes", "GetObjectTagging", "DeleteObjectTagging")
+)
+"""Whether there is the object, they tell only those who may list the bucket."""
 _MOST_XML_BYTES: Final = 4 * 1024 * 1024
 """Of a body that the S3 takes in whole: four times what the longest list of parts has."""
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
@@ -116,7 +120,7 @@ class S3Relay(S3Reply):
 
     def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         operation = self._asked.operation.name
-        if status == 404 and operation in ("GetObject", "HeadObject"):
+        if status == 404 and operation in _TOLD_TO_LISTERS:
             bucket = self._asked.bucket
             listing = Need("s3:ListBucket", needs.bucket_arn(bucket), bucket)
             try:
