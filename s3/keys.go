@@ -119,6 +119,7 @@ func (k keys) PutObject(ctx context.Context, in s3response.PutObjectInput) (out 
 	if in.Key, err = toNewPath(in.Key); err != nil {
 		return out, err
 	}
+	in.Body = whole(in.Body, in.ContentLength)
 	return k.Backend.PutObject(ctx, in)
 }
 
@@ -234,6 +235,7 @@ func (k keys) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.Uploa
 		return nil, err
 	}
 	in.Key = change(in.Key, toPath)
+	in.Body = whole(in.Body, in.ContentLength)
 	return k.Backend.UploadPart(ctx, in)
 }
 
