@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from moorage.gateway.s3.operations import OPERATIONS
@@ -206,6 +210,19 @@ def test_an_operation_does_its_own_thing(place: Place, operation: str) -> None:
     code, found = place.try_it(place.root, operation, place.members(operation))
     assert code == ""
     check_changes(operation, found)
+
+
+def test_tags_of_a_bucket_are_tags(place: Place) -> None:
+    members = place.members("GetBucketTagging")
+    for body in (b"<VersioningConfiguration/>", b"<Tagging/>", b"not XML"):
+        key = place.server.key
+        request = AWSRequest("PUT", f"{place.server.url}/{members['Bucket']}?tagging", data=body)
+        credentials = Credentials(key.access_key_id, key.secret_access_key)
+        S3SigV4Auth(credentials, "s3", "us-east-1").add_auth(request)
+        headers = dict(request.headers.items())
+        reply = urllib3.PoolManager().request("PUT", str(request.url), body=body, headers=headers)
+        assert (reply.status, b"<Code>MalformedXML</Code>" in reply.data) == (400, True)
+    assert place.root.get_bucket_tagging(**members)["TagSet"] == [{"Key": "of", "Value": "bucket"}]
 
 
 def actions(operation: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Operations whose body says something that decides who may do them: tags of an object, the place of a bucket."""
 
+import base64
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_BODY_BYTES: Final = 64 * 1024
 _OF_BODY: Final = frozenset((b"content-md5", b"content-type", b"x-amz-sdk-checksum-algorithm"))
-DESCRIBED: Final = frozenset(("CreateBucket", "PutObjectTagging"))
+DESCRIBED: Final = frozenset(("CreateBucket", "PutBucketTagging", "PutObjectTagging"))
 
 
 class DescribedRelay(CollectedS3Relay):
@@ -30,7 +32,9 @@ class DescribedRelay(CollectedS3Relay):
 
     def message(self, body: bytes) -> bytes:
         asked, content = self._asked, b""
-        if asked.operation.name == "PutObjectTagging":
+        if asked.operation.name == "PutBucketTagging":
+            content = render_tagging(read_tagging(body))
+        elif asked.operation.name == "PutObjectTagging":
             asked = replace(asked, request_tags=read_tagging(body))
             content = render_tagging(asked.request_tags)
         else:
@@ -42,11 +46,12 @@ class DescribedRelay(CollectedS3Relay):
             for name, value in admitted.headers.items()
             if name not in _OF_BODY and not name.startswith(b"x-amz-checksum-")
         }
+        digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest())
         head = self._front.s3_signer.head(
             admitted.account_id,
             self._request.method,
             target_of(asked),
-            {**headers, b"host": host_of(self._request)},
+            {**headers, b"host": host_of(self._request), b"content-md5": digest},
             framing=b"content-length: %d\r\n" % len(content),
         )
         return head + content
