@@ -240,6 +240,7 @@ def test_the_keys_of_s3_are_those_that_its_requests_have() -> None:
                 **key,
                 ACL="private",
                 StorageClass="STANDARD",
+                ServerSideEncryption="AES256",
                 Tagging="team=ml",
                 WebsiteRedirectLocation="/elsewhere",
             )

@@ -94,7 +94,9 @@ class Storm:
             "control groups": remains.control_groups(data_dir),
             "temporary files": {path.name for path in self.temporary.iterdir()} - self._probes(),
             "files in the run directory": {path.name for path in (data_dir / "run").iterdir()} - run_files,
-            "half objects": {str(path) for path in (data_dir / "s3").rglob("*.partial")},
+            "half objects": {
+                str(path) for path in (data_dir / "s3").glob("*/.sgwtmp/**/*") if path.is_file()
+            },
             "directories of instances": instances if len(instances) != 2 * INSTANCES else set(),
         }.items():
             if left:

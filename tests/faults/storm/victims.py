@@ -77,7 +77,7 @@ def _look(pid: int, data_dir: str) -> Victim | None:
     try:
         environ = (directory / "environ").read_bytes()
         command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        if pid == os.getpid() or not command or data_dir.encode() not in environ:
+        if pid == os.getpid() or not command or data_dir.encode() not in environ + command.encode():
             return None
         variables = dict(
             line.decode(errors="replace").split("=", 1) for line in environ.split(b"\0") if b"=" in line

@@ -227,7 +227,7 @@ def form(fields: Mapping[str, str], *, content: bytes = b"content") -> bytes:
 @pytest.mark.parametrize(
     ("field", "value", "code"),
     [
-        ("x-amz-server-side-encryption", "aws:kms", "NotImplemented"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "a key", "NotImplemented"),
         ("x-amz-object-lock-mode", "COMPLIANCE", "NotImplemented"),
         ("x-amz-storage-class", "GLACIER", "InvalidStorageClass"),
         ("x-amz-grant-read", "id=1", "AccessControlListNotSupported"),

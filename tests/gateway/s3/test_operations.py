@@ -74,7 +74,12 @@ def test_the_tables_have_what_the_model_has(name: str) -> None:
         "querystring"
     ] | in_uri
     ours = {each.decode() for each in operation.headers}
-    of_protocol = {"x-amz-decoded-content-length", "x-amz-trailer", "x-amz-sdk-checksum-algorithm"}
+    of_protocol = {
+        "x-amz-te",
+        "x-amz-decoded-content-length",
+        "x-amz-trailer",
+        "x-amz-sdk-checksum-algorithm",
+    }
     checksums = {each for each in ours if re.fullmatch("x-amz-checksum-[a-z0-9]+", each)}
     assert ours - of_protocol - checksums <= places["header"]
     assert operation.takes_metadata == ("x-amz-meta-" in places["headers"])
@@ -142,7 +147,8 @@ def test_what_cannot_be_read_is_refused(target: bytes, code: str) -> None:
     ("headers", "code"),
     [
         ({b"x-amz-write-offset-bytes": b"0"}, "NotImplemented"),
-        ({b"x-amz-server-side-encryption": b"aws:kms"}, "NotImplemented"),
+        ({b"x-amz-server-side-encryption": b"aws:kms:dsse"}, "InvalidArgument"),
+        ({b"x-amz-server-side-encryption-aws-kms-key-id": b"a key"}, "NotImplemented"),
         ({b"x-amz-object-lock-mode": b"GOVERNANCE"}, "NotImplemented"),
         ({b"x-amz-rename-source": b"b/k"}, "NotImplemented"),
         ({b"x-amz-something": b"new"}, "NotImplemented"),
@@ -172,6 +178,7 @@ def test_a_value_that_is_what_happens_anyway_is_not_relayed() -> None:
     headers = {
         b"x-amz-acl": b"private",
         b"x-amz-storage-class": b"STANDARD",
+        b"x-amz-server-side-encryption": b"aws:kms",
         b"x-amz-meta-a": b"b",
         b"authorization": b"x",
         b"user-agent": b"x",

@@ -27,6 +27,7 @@ _HEADER_KEYS = {
     "s3:x-amz-storage-class": b"x-amz-storage-class",
     "s3:x-amz-website-redirect-location": b"x-amz-website-redirect-location",
     "s3:x-amz-content-sha256": b"x-amz-content-sha256",
+    "s3:x-amz-server-side-encryption": b"x-amz-server-side-encryption",
     "s3:x-amz-object-ownership": b"x-amz-object-ownership",
     "s3:if-match": b"if-match",
     "s3:if-none-match": b"if-none-match",

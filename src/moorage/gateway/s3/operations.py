@@ -111,7 +111,8 @@ _EVERYWHERE: Final = _headers(
 )
 _DROPPED: Final = _headers(
     "x-amz-date x-amz-content-sha256 x-amz-security-token x-amz-user-agent x-amz-api-version x-amz-request-payer "
-    "x-amz-acl x-amz-storage-class x-amz-object-ownership x-amz-bypass-governance-retention"
+    "x-amz-acl x-amz-storage-class x-amz-object-ownership x-amz-bypass-governance-retention "
+    "x-amz-server-side-encryption x-amz-te"
 )
 """Those that say nothing to the S3: about the signature that was verified, and values that are what happens
 anyway."""
@@ -124,7 +125,9 @@ _MORE_CHECKSUMS: Final = _headers(
     "x-amz-checksum-md5 x-amz-checksum-sha512 x-amz-checksum-xxhash64 x-amz-checksum-xxhash3 x-amz-checksum-xxhash128"
 )
 _CHUNKS: Final = _headers("x-amz-decoded-content-length x-amz-trailer")
-_STORED: Final = _headers("x-amz-acl x-amz-storage-class x-amz-tagging x-amz-website-redirect-location")
+_STORED: Final = _headers(
+    "x-amz-acl x-amz-server-side-encryption x-amz-storage-class x-amz-tagging x-amz-website-redirect-location"
+)
 _COPIED: Final = _headers(
     "x-amz-copy-source x-amz-copy-source-if-match x-amz-copy-source-if-modified-since "
     "x-amz-copy-source-if-none-match x-amz-copy-source-if-unmodified-since x-amz-source-expected-bucket-owner"
@@ -145,6 +148,8 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """What S3 names uploads and versions with."""
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CHECKSUM_NAME: Final = re.compile(rb"x-amz-checksum-(?!mode$|algorithm$|type$)[a-z0-9]+\Z")
+_ENCRYPTIONS: Final = frozenset((b"AES256", b"aws:kms"))
+"""With a key of the service's own, whose work the file system below can do."""
 _ACLS: Final = frozenset((b"private", b"bucket-owner-full-control"))
 
 _LIST: Final = "delimiter encoding-type max-keys prefix"
@@ -307,7 +312,7 @@ _OPERATIONS: Final = (
         action="s3:GetObject",
         version_action="s3:GetObjectVersion",
         query=_RESPONSE | _set("versionId partNumber"),
-        headers=_headers("x-amz-checksum-mode"),
+        headers=_headers("x-amz-checksum-mode x-amz-te"),
     ),
     Operation(
         name="HeadObject",
@@ -673,6 +678,14 @@ def check_headers(operation: Operation, headers: Mapping[bytes, bytes]) -> None:
                 400,
                 "The storage class you specified is not valid: this server has STANDARD only",
                 StorageClassRequested=header_text.decode(value),
+            )
+        if name == b"x-amz-server-side-encryption" and value not in _ENCRYPTIONS:
+            raise S3Error(
+                "InvalidArgument",
+                400,
+                "The encryption method specified is not supported: it may be AES256, or aws:kms without a key",
+                ArgumentName="x-amz-server-side-encryption",
+                ArgumentValue=header_text.decode(value),
             )
         if name == b"x-amz-object-ownership" and value != b"BucketOwnerEnforced":
             raise _acl_refused()
