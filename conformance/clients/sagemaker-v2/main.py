@@ -212,11 +212,14 @@ def role_by_name(sdk: Sdk) -> None:
         ' "Principal": {"Service": "sagemaker.amazonaws.com"}}]}'
     )
     arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    reads = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
+    iam.put_role_policy(RoleName=name, PolicyName="models", PolicyDocument=reads)
     model = sdk.model(SKLearnModel, "doubling", framework_version="1.2-1", role=name)
     predictor = sdk.deploy(model)
     described = boto3.client("sagemaker").describe_model(ModelName=model.name)
     equal(described["ExecutionRoleArn"], arn, "ExecutionRoleArn")
     delete(predictor)
+    iam.delete_role_policy(RoleName=name, PolicyName="models")
     iam.delete_role(RoleName=name)
 
 
