@@ -287,6 +287,48 @@ def test_each_key_of_many_is_decided_by_itself(server: MoorageServer, alice: Any
     assert delete(nothing) == ([], dict.fromkeys(keys, "AccessDenied"))
 
 
+def test_an_upload_from_a_form_is_decided_by_its_key(server: MoorageServer, alice: Any, bucket: str) -> None:
+    arn = f"arn:aws:s3:::{bucket}"
+    put = {"Action": "s3:PutObject"}
+    team = user(server, {**put, "Resource": f"{arn}/team/*"})
+    on_the_bucket = user(server, {**put, "Resource": arn})
+    but_protected = user(
+        server,
+        {"Action": "s3:*", "Resource": [arn, f"{arn}/*"]},
+        {"Effect": "Deny", **put, "Resource": f"{arn}/protected/*"},
+    )
+    untagged = user(
+        server,
+        {**put, "Resource": f"{arn}/*"},
+        {"Effect": "Deny", "Action": "s3:PutObjectTagging", "Resource": f"{arn}/protected/*"},
+    )
+    tagging = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"
+
+    def status(s3: Any, key: str, name: str = "f", **fields: str) -> int:
+        conditions: list[Any] = [{each: value} for each, value in fields.items()]
+        form = s3.generate_presigned_post(bucket, key, Fields=fields, Conditions=conditions)
+        reply = urllib3.PoolManager().request_encode_body(
+            "POST", form["url"], fields={**form["fields"], "file": (name, b"posted")}
+        )
+        assert (reply.status == 403) == (b"<Code>AccessDenied</Code>" in reply.data)
+        return int(reply.status)
+
+    assert status(team, "team/1") == status(but_protected, "team/2") == status(untagged, "team/3") == 204
+    refused = [
+        status(team, "other/1"),
+        status(team, "team"),
+        status(on_the_bucket, "team/4"),
+        status(but_protected, "protected/1"),
+        status(but_protected, "protected/${filename}", name="2"),
+        status(team, "team/5", tagging=tagging),
+        status(untagged, "protected/3", tagging=tagging),
+    ]
+    assert refused == [403] * len(refused)
+    assert status(but_protected, "team/6", tagging=tagging) == 204
+    left = [each["Key"] for each in alice.list_objects_v2(Bucket=bucket)["Contents"]]
+    assert left == ["secret", "team/1", "team/2", "team/3", "team/6"]
+
+
 def test_conditions_on_prefixes_hold(server: MoorageServer, alice: Any, bucket: str) -> None:
     alice.put_object(Bucket=bucket, Key="home/me/1", Body=b"")
     arn = f"arn:aws:s3:::{bucket}"

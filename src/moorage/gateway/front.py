@@ -317,7 +317,7 @@ class GatewayFront:
 
     def _begin_form(self, request: Request) -> Call:
         self._check_s3_is_ours()
-        return forms.FormUpload(self, request, operations.read_bucket(request.target))
+        return forms.FormUpload(self, request, operations.bucket_of(request.target))
 
     def _check_s3_is_ours(self) -> None:
         if self.settings.s3_endpoint:

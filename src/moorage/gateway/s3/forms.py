@@ -25,9 +25,8 @@ from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import read_tagging, render_tagging
 from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.needs import Signed
-from moorage.gateway.s3.operations import OPERATIONS, POST_OBJECT, S3Request, check_headers, check_key
+from moorage.gateway.s3.operations import OPERATIONS, S3Request, check_headers, check_key
 from moorage.gateway.s3.relay import S3Reply, host_of
-from moorage.gateway.s3.signing import target_of
 from moorage.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -93,8 +92,8 @@ def may_be(request: Request) -> bool:
 class FormUpload(S3Reply):
     """One upload."""
 
-    def __init__(self, front: "GatewayFront", request: Request, asked: S3Request) -> None:
-        """`asked` names the bucket. Raises `ServiceError`."""
+    def __init__(self, front: "GatewayFront", request: Request, bucket: str) -> None:
+        """Raises `ServiceError`."""
         super().__init__(front, request, b"", front.s3)
         found = _BOUNDARY.match(request.headers.get(b"content-type", b""))
         if found is None:
@@ -108,7 +107,7 @@ class FormUpload(S3Reply):
             raise S3Error("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
         self._boundary: bytes = found[1] or found[2]
         self._length = length
-        self._bucket = asked
+        self._bucket = bucket
         self._before = bytearray()
         self._read_at = 0  # how much of it is to be there before it is read again
         self._message = b""
@@ -177,7 +176,7 @@ class FormUpload(S3Reply):
             front.limits.admit(request, key)
         fields = {**head.fields, "key": _key(head)}
         now = datetime.now(UTC)
-        sizes = check_policy(head.fields["policy"], {**fields, "bucket": self._bucket.bucket}, now)
+        sizes = check_policy(head.fields["policy"], {**fields, "bucket": self._bucket}, now)
         asked = _as_put(self._bucket, fields)
         caller = Caller(front, request, key, signed)
         account_id = caller.admit(asked).account_id
@@ -187,17 +186,16 @@ class FormUpload(S3Reply):
         if asked.request_tags:
             relayed["tagging"] = render_tagging(asked.request_tags).decode()
         with_signature = relayed | front.s3_signer.policy_fields(
-            account_id, policy_for(self._bucket.bucket, relayed, sizes, now)
+            account_id, policy_for(self._bucket, relayed, sizes, now)
         )
         form = render_head(with_signature, head.file_headers, self._boundary)
         rest = bytes(self._before[head.length :])
         length = len(form) + self._length - head.length
-        target, _ = target_of(self._bucket)
         content_type = b'multipart/form-data; boundary="%b"' % self._boundary
         self._message = (
-            b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b%b"
+            b"POST /%b HTTP/1.1\r\nhost: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b%b"
             % (
-                target,
+                self._bucket.encode(),
                 host_of(request),
                 content_type,
                 length,
@@ -211,18 +209,17 @@ class FormUpload(S3Reply):
         self._connect()
 
 
-def _as_put(bucket: S3Request, fields: Mapping[str, str]) -> S3Request:
+def _as_put(bucket: str, fields: Mapping[str, str]) -> S3Request:
     """The upload as the PutObject that it is. Raises `S3Error` for what a PutObject is refused for."""
+    operation = OPERATIONS["PutObject"]
     told = {name.encode(): value.encode() for name, value in fields.items() if name.startswith("x-amz-")}
     if "acl" in fields:
         told[b"x-amz-acl"] = fields["acl"].encode()
-    check_headers(
-        OPERATIONS["PutObject"], {name: value for name, value in told.items() if name not in _OF_SIGNATURE}
-    )
+    check_headers(operation, {name: value for name, value in told.items() if name not in _OF_SIGNATURE})
     tagging = fields.get("tagging", "")
     return S3Request(
-        operation=POST_OBJECT,
-        bucket=bucket.bucket,
+        operation=operation,
+        bucket=bucket,
         key=fields["key"],
         query={},
         headers={},

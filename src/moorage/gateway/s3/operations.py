@@ -457,10 +457,6 @@ _BY_PATH: Final[Mapping[tuple[str, Level], tuple[Operation, ...]]] = {
     )
     for method, level in {(each.method, each.level) for each in _OPERATIONS}
 }
-POST_OBJECT: Final = Operation(
-    name="PostObject", method="POST", level=Level.BUCKET, action="s3:PutObject", takes_body=True
-)
-"""An upload from an HTML form, which is not in botocore's model."""
 
 
 # --- Reading -------------------------------------------------------------------------------------------
@@ -536,10 +532,9 @@ def name_of(method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> str
         return None
 
 
-def read_bucket(target: bytes) -> S3Request:
-    """The upload from a form to the bucket that the target names. Raises `S3Error`."""
-    bucket, _ = _bucket_and_key(target.partition(b"?")[0])
-    return S3Request(operation=POST_OBJECT, bucket=bucket, key="", query={}, headers={}, told={})
+def bucket_of(target: bytes) -> str:
+    """The bucket that the target names. Raises `S3Error`."""
+    return _bucket_and_key(target.partition(b"?")[0])[0]
 
 
 def check_key(key: str) -> None:
