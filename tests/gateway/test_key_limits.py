@@ -16,7 +16,7 @@ from moorage.gateway.limits import LimitedConnection, Limits
 from moorage.gateway.request import Request
 from moorage.gateway.unverified import UnverifiedBodies
 from moorage.turns import Turns
-from tests.gateway.harness import ContainerConnection, Gateway, echo, request, start_gateway
+from tests.gateway.harness import ACCOUNT, ContainerConnection, Gateway, echo, request, start_gateway
 
 
 class Clock:
@@ -154,6 +154,35 @@ async def test_every_protocol_is_told_in_its_own_words() -> None:
             gateway, request(b"Action=GetCallerIdentity", "/", service="sts")
         )
         slow_down = await throttled(gateway, request(b"x", "/b/k", method="PUT", service="s3"), status=503)
+        assert b"<Code>SlowDown</Code>" in slow_down
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "GET /b/k",
+        "GET /b",
+        "PUT /b/k",
+        "PUT /b/k?tagging",
+        "PUT /b?policy",
+        "POST /b?delete",
+        "GET /b/k?torrent",
+    ],
+)
+async def test_whatever_is_asked_of_s3_counts_before_it_is_looked_at(asked: str) -> None:
+    method, path = asked.split()
+    about_tags = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": ["arn:aws:s3:::b", "arn:aws:s3:::b/*"],
+        "Condition": {"StringLike": {"s3:ExistingObjectTag/team": "*"}},
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": about_tags})
+    async with start_gateway(max_requests_per_second_per_key=0.001) as gateway:
+        gateway.front.access.replace_bucket_policies({"b": {"account_id": ACCOUNT, "document": document}})
+        await gateway.call(request(b"", path, method=method, service="s3"))
+        slow_down = await throttled(gateway, request(b"", path, method=method, service="s3"), status=503)
         assert b"<Code>SlowDown</Code>" in slow_down
 
 

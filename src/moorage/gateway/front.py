@@ -298,6 +298,8 @@ class GatewayFront:
     def _begin_operation(
         self, request: Request, caller: Caller, target: bytes, payload_hash: bytes, claim: Claim | None
     ) -> Call:
+        if self.limits is not None:
+            self.limits.admit(request, caller.key)
         asked = operations.read(request.method, target, request.headers)
         body = body_of(request, asked, payload_hash, claim)
 

@@ -56,8 +56,6 @@ class CollectedS3Relay(S3Reply):
     ) -> None:
         """Raises `ServiceError`."""
         super().__init__(front, request, b"", pool)
-        if front.limits is not None:
-            front.limits.admit(request, caller.key)
         self._caller = caller
         self._asked = asked
         self._body = body

@@ -72,8 +72,6 @@ class S3Relay(S3Reply):
         self._caller = caller
         self._asked = asked
         self._admitted = caller.admit(asked)
-        if front.limits is not None:
-            front.limits.admit(request, caller.key)
         self._body = body
         self._refusal: ServiceError | None = None
         if request.content_length == 0:
