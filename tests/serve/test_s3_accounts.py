@@ -366,6 +366,12 @@ def test_conditions_on_tags_hold(server: MoorageServer, alice: Any, bucket: str)
     assert reader.get_object(Bucket=bucket, Key="public")["Body"].read() == b"public"
     for key in ("private", "secret", "not there"):
         assert refused(lambda key=key: reader.get_object(Bucket=bucket, Key=key)).startswith("AccessDenied")
+    alice.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    mark = alice.delete_object(Bucket=bucket, Key="secret")["VersionId"]
+    versions = user(server, {"Action": "s3:GetObjectVersion", "Resource": arn, "Condition": existing})
+    assert refused(lambda: versions.get_object(Bucket=bucket, Key="secret", VersionId=mark)).startswith(
+        "AccessDenied"
+    )
     requested = {"StringEquals": {"s3:RequestObjectTag/public": "no"}}
     writer = user(
         server,

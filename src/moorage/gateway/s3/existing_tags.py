@@ -1,11 +1,11 @@
 """The tags of the object that there is, read before an operation on it is decided: where a policy asks for them."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from moorage.errors import InternalFailure, ServiceError, ServiceUnavailable
+from moorage.errors import ServiceError
+from moorage.gateway.relay import Relay
 from moorage.gateway.request import Call, Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import Tags, read_tagging
@@ -29,8 +29,9 @@ class _Wanted(NamedTuple):
     owner: str
 
 
-class TagsFirst(Call):
-    """Reads the tags, then lets the operation begin. Nothing of the body is taken before."""
+class TagsFirst(Relay):
+    """Reads the tags, then lets the operation begin, which is the request's call from there on. Nothing of the body
+    is taken before."""
 
     def __init__(
         self,
@@ -44,8 +45,8 @@ class TagsFirst(Call):
         source: bool,
     ) -> None:
         """Of which objects: the one that there is, what is copied."""
-        self._front = front
-        self._request = request
+        super().__init__(front, request, b"", front.s3)
+        self._repeatable = True
         self._asked = asked
         self._begin = begin
         self._wanted: list[_Wanted] = []
@@ -58,43 +59,15 @@ class TagsFirst(Call):
         self._body = b""
         self._parts: list[bytes] = []
         self._ended = False
-        self._call: Call | None = None
-        self._connection: UpstreamConnection | None = None
-        request.pause_reading()
-        self._connecting: asyncio.Task[None] | None = front.s3.start(self)
-
-    # --- the client's side ----------------------------------------------------------------------------
+        if request.content_length != 0:  # else it is to be noticed when the client leaves
+            request.pause_reading()
+        self._connect()
 
     def data(self, chunk: bytes) -> None:
-        if self._call is None:
-            self._parts.append(chunk)  # one read at most: reading is paused
-        else:
-            self._call.data(chunk)
+        self._parts.append(chunk)  # one read at most: reading is paused
 
     def end(self) -> None:
         self._ended = True
-        if self._call is not None:
-            self._call.end()
-
-    def cancel(self) -> None:
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None:
-            connecting.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.drop()
-        if self._call is not None:
-            self._call.cancel()
-
-    def pause_reply(self) -> None:
-        if self._call is not None:
-            self._call.pause_reply()
-
-    def resume_reply(self) -> None:
-        if self._call is not None:
-            self._call.resume_reply()
-
-    # --- the S3's side --------------------------------------------------------------------------------
 
     def connected(self, connection: UpstreamConnection) -> None:
         self._connecting = None
@@ -116,13 +89,7 @@ class TagsFirst(Call):
         )
         connection.write(head)
 
-    def not_connected(self, error: BaseException) -> None:
-        self._connecting = None
-        self._request.fail(
-            ServiceUnavailable("The S3 of this server is starting or restarting. Please try again.")
-        )
-
-    def reply_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         self._status = status
 
     def reply_data(self, chunk: bytes) -> None:
@@ -132,34 +99,21 @@ class TagsFirst(Call):
     def reply_end(self) -> None:
         self._connection = None
         try:
+            tags = self._tags()
             wanted = self._wanted.pop(0)
             if wanted.of_source:
-                self._asked = replace(self._asked, source_tags=self._tags())
+                self._asked = replace(self._asked, source_tags=tags)
             else:
-                self._asked = replace(self._asked, existing_tags=self._tags())
+                self._asked = replace(self._asked, existing_tags=tags)
             if self._wanted:
                 self._body = b""
-                self._connecting = self._front.s3.start(self)
+                self._connect()
                 return
-            call = self._call = self._begin(self._asked)
-            self._request.resume_reading()
-            for chunk in self._parts:
-                call.data(chunk)
-            self._parts.clear()
-            if self._ended:
-                call.end()
+            call = self._begin(self._asked)
         except ServiceError as error:
-            self._request.fail(error)
-
-    def reply_broken(self, *, untouched: bool, reason: str) -> None:
-        self._connection = None
-        self._request.fail(InternalFailure(f"The S3 of this server broke off: {reason}."))
-
-    def reply_failed(self) -> None:
-        self._connection = None
-        self._request.fail(
-            InternalFailure("The tags of the object cannot be read. The server's log has the details.")
-        )
+            self._fail(error)
+            return
+        self._hand_over(call)
 
     def pause_request(self) -> None:
         """The request is written in one piece."""
@@ -167,10 +121,24 @@ class TagsFirst(Call):
     def resume_request(self) -> None:
         """Nothing was paused."""
 
+    def _hand_over(self, call: Call) -> None:
+        request = self._request
+        request.call = call
+        request.resume_reading()
+        try:
+            for chunk in self._parts:
+                call.data(chunk)
+            if self._ended:
+                call.end()
+        except ServiceError as error:
+            call.cancel()
+            self._fail(error)
+
     def _tags(self) -> Tags:
-        """None of an object that is not there, or that is another account's: what is asked is refused then anyway."""
+        """None of an object that is not there, of the mark of a deletion, or of an object that is another account's:
+        what is asked is refused then anyway."""
         if self._status == 200:
             return read_tagging(self._body)
-        if self._status in (403, 404):
+        if self._status in (403, 404, 405):
             return ()
         raise S3Error("InternalError", 500, f"The tags of the object cannot be read: status {self._status}.")
