@@ -23,7 +23,7 @@ from moorage.controller.permissions import Permissions, Requester
 from moorage.controller.sts import Sts
 from moorage.gateway.s3.needs import Signed, conditions, needs
 from moorage.gateway.s3.operations import OPERATIONS as S3_OPERATIONS
-from moorage.gateway.s3.operations import read
+from moorage.gateway.s3.reading import read
 from tests.controller.conftest import ACCOUNT, Controller, serve
 from tests.controller.identities import SEALER, identity_store, role, user
 from tests.controller.query_client import QueryClient

@@ -26,7 +26,7 @@ from moorage.errors import (
     ServiceError,
     UnknownOperationException,
 )
-from moorage.gateway import conditions, container_credentials, s3_errors, scrape, unsigned_forms
+from moorage.gateway import conditions, container_credentials, scrape, unsigned_forms
 from moorage.gateway.dispatch import InvocationCall
 from moorage.gateway.enqueue import EnqueueCall
 from moorage.gateway.health import HealthCall
@@ -34,14 +34,14 @@ from moorage.gateway.limits import Limits
 from moorage.gateway.refusals import Refusals
 from moorage.gateway.relay import CollectedRelay, unsigned_target
 from moorage.gateway.request import Call, Request
-from moorage.gateway.s3 import forms, operations
+from moorage.gateway.s3 import error_replies, forms, reading
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.collected import ControllerRelay
 from moorage.gateway.s3.deletions import DeleteObjects
 from moorage.gateway.s3.described import DESCRIBED, DescribedRelay
 from moorage.gateway.s3.existing_tags import TagsFirst
 from moorage.gateway.s3.needs import Signed
-from moorage.gateway.s3.operations import S3Request
+from moorage.gateway.s3.reading import S3Request
 from moorage.gateway.s3.relay import S3Relay, body_of
 from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.streaming import StreamCall
@@ -153,7 +153,7 @@ class GatewayFront:
     def _render_error(self, request: Request, error: ServiceError) -> tuple[int, bytes, bytes]:
         if _speaks_s3(request):
             presigned = sigv4.is_presigned(request.target)
-            return s3_errors.render(error, request.request_id.decode(), presigned=presigned)
+            return error_replies.render(error, request.request_id.decode(), presigned=presigned)
         if _speaks_query(request):
             body = faults.render_query(error, request.request_id.decode())
             return error.status, b"Content-Type: text/xml\r\n", body
@@ -300,7 +300,7 @@ class GatewayFront:
     ) -> Call:
         if self.limits is not None:
             self.limits.admit(request, caller.key)
-        asked = operations.read(request.method, target, request.headers)
+        asked = reading.read(request.method, target, request.headers)
         body = body_of(request, asked, payload_hash, claim)
 
         def begin(asked: S3Request) -> Call:
@@ -319,7 +319,7 @@ class GatewayFront:
 
     def _begin_form(self, request: Request) -> Call:
         self._check_s3_is_ours()
-        return forms.FormUpload(self, request, operations.bucket_of(request.target))
+        return forms.FormUpload(self, request, reading.bucket_of(request.target))
 
     def _check_s3_is_ours(self) -> None:
         if self.settings.s3_endpoint:

@@ -22,7 +22,7 @@ from moorage.errors import (
     ThrottlingException,
 )
 from moorage.gateway.request import Request
-from moorage.gateway.s3 import operations
+from moorage.gateway.s3 import reading
 from moorage.wire import header_text
 
 MOST_PER_SECOND = 100
@@ -169,7 +169,7 @@ def _called(request: Request) -> tuple[str, str]:
     if target:
         return source, header_text.decode(target).rpartition(".")[2]
     if service == "s3" and path:
-        return source, operations.name_of(request.method, request.target, request.headers) or name
+        return source, reading.operation_name(request.method, request.target, request.headers) or name
     return source, name
 
 

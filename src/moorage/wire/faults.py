@@ -1,4 +1,4 @@
-"""Errors as bytes: the one place that renders a `ServiceError` (S3's own form is in `gateway.s3_errors`).
+"""Errors as bytes: the one place that renders a `ServiceError` (S3's own form is in `gateway.s3.error_replies`).
 
 The form satisfies the error parsers of every SDK at once: the bare type name in `x-amzn-ErrorType`, a JSON
 object as body, the message under the key that the service uses. Control-plane errors also carry `__type`.

@@ -63,7 +63,7 @@ def test_tags_are_rendered_as_they_were_read(tags: list[tuple[str, str]]) -> Non
 
 
 def test_refusals_are_told_beside_results() -> None:
-    body = render_result([], [Refused(Deletion("a<b", "1", {}), "AccessDenied", "no & no")]).decode()
+    body = render_result([Refused(Deletion("a<b", "1", {}), "AccessDenied", "no & no")]).decode()
     assert "<Error><Key>a&lt;b</Key><VersionId>1</VersionId><Code>AccessDenied</Code>" in body
     assert "<Message>no &amp; no</Message></Error>" in body
 

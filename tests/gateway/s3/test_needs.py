@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from moorage.gateway.s3.needs import Signed, conditions, need_of_deletion, needs
-from moorage.gateway.s3.operations import read
+from moorage.gateway.s3.reading import read
 from tests.gateway.s3.sent import sent
 
 BUCKET, OBJECT = "arn:aws:s3:::b", "arn:aws:s3:::b/folder/a b"

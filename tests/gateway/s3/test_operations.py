@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage.gateway.s3.errors import S3Error
-from moorage.gateway.s3.operations import OPERATIONS, Level, check_key, read
+from moorage.gateway.s3.operations import OPERATIONS, Level
+from moorage.gateway.s3.reading import check_key, read
 from moorage.gateway.s3.signing import source_header, target_of
 from tests.gateway.s3.sent import client, least_members, sent
 

@@ -1,7 +1,10 @@
 """The S3 side of the gateway: which operation a request is, who may do it, and the request that the S3 gets instead.
 
-operations     which operation of S3 a request is, and all that it may carry (pure)
+operations     the operations of S3, and all that a request to each may carry (pure)
+reading        which operation a request is, and what of it goes on (pure)
 needs          which actions on which resources its caller must be allowed, what conditions may ask of it (pure)
+errors         refusals in S3's own codes
+error_replies  all refusals, in S3's form (pure)
 documents      XML of clients, read and rendered anew (pure)
 signing        the request anew, for the account that it is made for
 chunks         the signatures inside of an aws-chunked body

@@ -9,7 +9,7 @@ from moorage.gateway.request import Request
 from moorage.gateway.s3 import needs
 from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.needs import Need, Signed
-from moorage.gateway.s3.operations import S3Request
+from moorage.gateway.s3.reading import S3Request
 from moorage.gateway.s3.signing import source_header
 from moorage.storage.s3_accounts import ADMINISTRATOR
 
@@ -93,17 +93,17 @@ class Caller:
             lambda: needs.conditions(asked, need, self._signed),
         )
 
-    def owner_of_source(self, asked: S3Request) -> str:
-        """The same for what is copied."""
-        assert asked.source is not None
-        return self._front.access.bucket_owner(asked.source.bucket) or self.key.account_id
-
     def owner_of(self, asked: S3Request) -> str:
         """The account that the S3 is asked for: the bucket's owner if its policy tells who that is, else the
         caller's. The S3 itself refuses an account that the bucket does not belong to."""
         if asked.operation.name in ("CreateBucket", "ListBuckets"):
             return self.key.account_id
         return self._front.access.bucket_owner(asked.bucket) or self.key.account_id
+
+    def owner_of_source(self, asked: S3Request) -> str:
+        """The same for what is copied."""
+        assert asked.source is not None
+        return self._front.access.bucket_owner(asked.source.bucket) or self.key.account_id
 
     def _for_owner(self, asked: S3Request) -> Admitted:
         owner = self.owner_of(asked)

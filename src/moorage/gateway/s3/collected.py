@@ -14,8 +14,9 @@ from moorage.errors import ServiceError
 from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.errors import S3Error
-from moorage.gateway.s3.operations import S3Request
-from moorage.gateway.s3.relay import Body, S3Reply
+from moorage.gateway.s3.reading import S3Request
+from moorage.gateway.s3.relay import Body, S3Reply, host_of
+from moorage.gateway.s3.signing import target_of
 from moorage.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_POLICY_BYTES: Final = 256 * 1024
 """Far more than the controller takes, which says so."""
+_ABOUT_BODY: Final = frozenset((b"content-md5", b"content-type", b"x-amz-sdk-checksum-algorithm"))
 _PATHS: Final[Mapping[str, str]] = {
     "GetBucketPolicy": "/policy",
     "PutBucketPolicy": "/policy",
@@ -97,6 +99,23 @@ class CollectedS3Relay(S3Reply):
 
     def resume_request(self) -> None:
         """Nothing was paused."""
+
+    def _request_with(self, content: bytes, account_id: str, headers: Mapping[bytes, bytes]) -> bytes:
+        """What was asked, with another body. Of the `headers`, those about the client's body do not go on."""
+        kept = {
+            name: value
+            for name, value in headers.items()
+            if name not in _ABOUT_BODY and not name.startswith(b"x-amz-checksum-")
+        }
+        digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest())
+        head = self._front.s3_signer.head(
+            account_id,
+            self._request.method,
+            target_of(self._asked),
+            {**kept, b"host": host_of(self._request), b"content-md5": digest},
+            framing=b"content-length: %d\r\n" % len(content),
+        )
+        return head + content
 
     def _check_size(self, size: int) -> None:
         if size > self._most_body_bytes:

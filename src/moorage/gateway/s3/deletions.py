@@ -1,7 +1,5 @@
 """DeleteObjects: each key is decided by itself, and those that are refused are told of beside the others' results."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,9 +12,8 @@ from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.collected import CollectedS3Relay
 from moorage.gateway.s3.documents import NAMESPACE, XML, escaped, malformed, name_of, parse, values_of
 from moorage.gateway.s3.errors import S3Error
-from moorage.gateway.s3.operations import S3Request, check_key, check_version_id
-from moorage.gateway.s3.relay import Body, host_of
-from moorage.gateway.s3.signing import target_of
+from moorage.gateway.s3.reading import S3Request, check_key, check_version_id
+from moorage.gateway.s3.relay import Body
 
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 _DELETED: Final = re.compile(rb"<Deleted>.*?</Deleted>", re.DOTALL)
 MOST_KEYS: Final = 1000
 _MOST_BODY_BYTES: Final = 2 * 1024 * 1024
-_NOT_RELAYED: Final = frozenset((b"content-md5", b"content-type", b"x-amz-sdk-checksum-algorithm"))
 
 
 class Deletion(NamedTuple):
@@ -58,28 +54,10 @@ class DeleteObjects(CollectedS3Relay):
         deletions, self._quiet = read(body)
         allowed = [each for each in deletions if self._is_allowed(each)]
         if not allowed:
-            self._request.reply(200, b"Content-Type: application/xml\r\n", render_result([], self._refused))
+            self._request.reply(200, b"Content-Type: application/xml\r\n", render_result(self._refused))
             return b""
-        content = render(allowed)
-        digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest())
-        headers = {
-            name: value
-            for name, value in self._asked.headers.items()
-            if name not in _NOT_RELAYED and not name.startswith(b"x-amz-checksum-")
-        }
-        head = self._front.s3_signer.head(
-            self._caller.owner_of(self._asked),
-            b"POST",
-            target_of(self._asked),
-            {
-                **headers,
-                b"host": host_of(self._request),
-                b"content-md5": digest,
-                b"content-type": b"application/xml",
-            },
-            framing=b"content-length: %d\r\n" % len(content),
-        )
-        return head + content
+        owner = self._caller.owner_of(self._asked)
+        return self._request_with(render(allowed), owner, self._asked.headers)
 
     def reply_end(self) -> None:
         if self._small_head is not None and self._small_head[0] == 200:
@@ -147,9 +125,9 @@ def render(deletions: list[Deletion]) -> bytes:
     return f'{XML}<Delete xmlns="{NAMESPACE}">{objects}</Delete>'.encode()
 
 
-def render_result(deleted: list[Deletion], refused: list[Refused]) -> bytes:
-    told = "".join(f"<Deleted>{_identity(each)}</Deleted>" for each in deleted)
-    return (f'{XML}<DeleteResult xmlns="{NAMESPACE}">{told}{_errors(refused)}</DeleteResult>').encode()
+def render_result(refused: list[Refused]) -> bytes:
+    """The reply when nothing is deleted."""
+    return f'{XML}<DeleteResult xmlns="{NAMESPACE}">{_errors(refused)}</DeleteResult>'.encode()
 
 
 def _errors(refused: list[Refused]) -> str:

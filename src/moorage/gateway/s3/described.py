@@ -1,7 +1,5 @@
 """Operations whose body says something that decides who may do them: tags of an object, the place of a bucket."""
 
-import base64
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -9,15 +7,13 @@ from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.collected import CollectedS3Relay
 from moorage.gateway.s3.documents import read_bucket_configuration, read_tagging, render_tagging
-from moorage.gateway.s3.operations import S3Request
-from moorage.gateway.s3.relay import Body, host_of
-from moorage.gateway.s3.signing import target_of
+from moorage.gateway.s3.reading import S3Request
+from moorage.gateway.s3.relay import Body
 
 if TYPE_CHECKING:
     from moorage.gateway.front import GatewayFront
 
 _MOST_BODY_BYTES: Final = 64 * 1024
-_OF_BODY: Final = frozenset((b"content-md5", b"content-type", b"x-amz-sdk-checksum-algorithm"))
 DESCRIBED: Final = frozenset(("CreateBucket", "PutBucketTagging", "PutObjectTagging"))
 
 
@@ -41,20 +37,7 @@ class DescribedRelay(CollectedS3Relay):
             configuration = read_bucket_configuration(body)  # all buckets are in the region of the server
             asked = replace(asked, location_constraint=configuration.get("LocationConstraint", ""))
         admitted = self._caller.admit(asked)
-        headers = {
-            name: value
-            for name, value in admitted.headers.items()
-            if name not in _OF_BODY and not name.startswith(b"x-amz-checksum-")
-        }
-        digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest())
-        head = self._front.s3_signer.head(
-            admitted.account_id,
-            self._request.method,
-            target_of(asked),
-            {**headers, b"host": host_of(self._request), b"content-md5": digest},
-            framing=b"content-length: %d\r\n" % len(content),
-        )
-        return head + content
+        return self._request_with(content, admitted.account_id, admitted.headers)
 
     def reply_end(self) -> None:
         if (

@@ -16,7 +16,6 @@ NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 Tags = Sequence[tuple[str, str]]
 
-
 _REFUSED: Final = re.compile("<!(?:DOCTYPE|ENTITY)|<[^<>]{4096}", re.IGNORECASE)
 """Definitions, and tags of a length that only attributes without end have."""
 _MOST_ELEMENTS: Final = 8000
@@ -42,9 +41,8 @@ class _Bounded(ElementTree.TreeBuilder):
 def parse(body: bytes, root: str) -> ElementTree.Element:
     """The root element, which has this name. Raises `S3Error`."""
     try:
-        text = (
-            body.decode()
-        )  # whatever encoding it names: in another, what is refused next would look different
+        # Whatever encoding it names: in another, what is refused next would look different.
+        text = body.decode()
         if _REFUSED.search(text):
             raise malformed()
         parser = ElementTree.XMLParser(target=_Bounded())

@@ -10,7 +10,8 @@ from moorage.gateway.request import Call, Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import Tags, read_tagging
 from moorage.gateway.s3.errors import S3Error
-from moorage.gateway.s3.operations import OPERATIONS, CopySource, S3Request
+from moorage.gateway.s3.operations import OPERATIONS
+from moorage.gateway.s3.reading import CopySource, S3Request
 from moorage.gateway.s3.relay import host_of
 from moorage.gateway.s3.signing import target_of
 from moorage.upstream import UpstreamConnection

@@ -23,9 +23,10 @@ from moorage.errors import ServiceError
 from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import read_tagging, render_tagging
-from moorage.gateway.s3.errors import S3Error
+from moorage.gateway.s3.errors import S3Error, invalid_argument
 from moorage.gateway.s3.needs import Signed
-from moorage.gateway.s3.operations import OPERATIONS, S3Request, check_headers, check_key
+from moorage.gateway.s3.operations import OPERATIONS
+from moorage.gateway.s3.reading import S3Request, check_headers, check_key
 from moorage.gateway.s3.relay import S3Reply, host_of
 from moorage.upstream import UpstreamConnection
 
@@ -131,13 +132,7 @@ class FormUpload(S3Reply):
         if not self._begun:
             self._read()
         if not self._begun:
-            raise S3Error(
-                "InvalidArgument",
-                400,
-                "POST requires exactly one file upload per request.",
-                ArgumentName="file",
-                ArgumentValue="0",
-            )
+            raise invalid_argument("POST requires exactly one file upload per request.", "file", "0")
         self._ended = True
         if self._connection is not None:
             self._connection.request_complete = True
@@ -235,24 +230,12 @@ def _is_relayed(name: str) -> bool:
 def _key(head: FormHead) -> str:
     key = head.fields.get("key", "")
     if not key:
-        raise S3Error(
-            "InvalidArgument",
-            400,
-            _MISSING_FIELD.format("key"),
-            ArgumentName="key",
-            ArgumentValue="",
-        )
+        raise invalid_argument(_MISSING_FIELD.format("key"), "key", "")
     found = _FILE_NAME.search(head.file_headers)
     name = found[1].decode("utf-8", "replace").replace('\\"', '"') if found else ""
     key = key.replace("${filename}", re.split(r"[/\\]", name)[-1])
     if not key:
-        raise S3Error(
-            "InvalidArgument",
-            400,
-            "User key must have a length greater than 0.",
-            ArgumentName="key",
-            ArgumentValue="",
-        )
+        raise invalid_argument("User key must have a length greater than 0.", "key", "")
     check_key(key)
     return key
 
@@ -295,13 +278,7 @@ def read_head(data: bytes, boundary: bytes) -> FormHead | None:
         fields[name] = value
         at = value_end
         if data.startswith(b"--", at + len(delimiter)):
-            raise S3Error(
-                "InvalidArgument",
-                400,
-                "POST requires exactly one file upload per request.",
-                ArgumentName="file",
-                ArgumentValue="0",
-            )
+            raise invalid_argument("POST requires exactly one file upload per request.", "file", "0")
     if len(data) > _MOST_BEFORE_FILE:
         raise S3Error(
             "MaxPostPreDataLengthExceeded",
@@ -356,20 +333,12 @@ def verify(verifier: "Verifier", fields: Mapping[str, str]) -> AccessKey:
     if "x-amz-signature" in fields or "x-amz-credential" in fields:
         for name in ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"):
             if not fields.get(name):
-                raise S3Error(
-                    "InvalidArgument",
-                    400,
-                    _MISSING_FIELD.format(name),
-                    ArgumentName=name,
-                    ArgumentValue="",
-                )
+                raise invalid_argument(_MISSING_FIELD.format(name), name, "")
         if fields["x-amz-algorithm"] != sigv4.ALGORITHM:
-            raise S3Error(
-                "InvalidArgument",
-                400,
+            raise invalid_argument(
                 'X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"',
-                ArgumentName="x-amz-algorithm",
-                ArgumentValue=fields["x-amz-algorithm"],
+                "x-amz-algorithm",
+                fields["x-amz-algorithm"],
             )
         scope = sigv4.parse_credential(fields["x-amz-credential"])
         if (
@@ -377,12 +346,10 @@ def verify(verifier: "Verifier", fields: Mapping[str, str]) -> AccessKey:
             or scope.terminator != "aws4_request"
             or scope.date != fields["x-amz-date"][:8]
         ):
-            raise S3Error(
-                "InvalidArgument",
-                400,
+            raise invalid_argument(
                 "The credential of the form is not one for S3 and its date.",
-                ArgumentName="x-amz-credential",
-                ArgumentValue=fields["x-amz-credential"],
+                "x-amz-credential",
+                fields["x-amz-credential"],
             )
         key = verifier.key_of(scope.access_key_id, token)
         signer = sigv4.Signer(sigv4.signing_key(key.secret_access_key, scope))
@@ -390,13 +357,7 @@ def verify(verifier: "Verifier", fields: Mapping[str, str]) -> AccessKey:
     elif "signature" in fields or "awsaccesskeyid" in fields:
         for name, called in (("awsaccesskeyid", "AWSAccessKeyId"), ("signature", "Signature")):
             if not fields.get(name):
-                raise S3Error(
-                    "InvalidArgument",
-                    400,
-                    _MISSING_FIELD.format(called),
-                    ArgumentName=called,
-                    ArgumentValue="",
-                )
+                raise invalid_argument(_MISSING_FIELD.format(called), called, "")
         key = verifier.key_of(fields["awsaccesskeyid"], token)
         digest = hmac.digest(key.secret_access_key.encode(), fields["policy"].encode(), hashlib.sha1)
         expected, given = base64.b64encode(digest).decode(), fields["signature"]

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from moorage.auth.policy import Context
-from moorage.gateway.s3.operations import CopySource, Level, S3Request
+from moorage.gateway.s3.operations import Level
+from moorage.gateway.s3.reading import CopySource, S3Request
 from moorage.wire import header_text
 
 
 class Need(NamedTuple):
-    """An action, the ARN of the resource that it is on, and the bucket that this is or is in; empty if none."""
+    """An action, and the ARN of the resource that it is on."""
 
     action: str
     resource: str
-    bucket: str
 
 
 _HEADER_KEYS = {
@@ -66,19 +66,19 @@ def needs(request: S3Request) -> Iterator[Need]:
     its body."""
     operation = request.operation
     if operation.level is Level.SERVICE:
-        yield Need(operation.action, "*", "")
+        yield Need(operation.action, "*")
         return
     bucket = request.bucket
     if operation.level is Level.BUCKET:
-        yield Need(operation.action, bucket_arn(bucket), bucket)
+        yield Need(operation.action, bucket_arn(bucket))
         return
     resource = object_arn(bucket, request.key)
     version = request.version_id is not None
-    yield Need((version and operation.version_action) or operation.action, resource, bucket)
+    yield Need((version and operation.version_action) or operation.action, resource)
     if operation.name == "GetObjectAttributes":
-        yield Need("s3:GetObjectVersion" if version else "s3:GetObject", resource, bucket)
+        yield Need("s3:GetObjectVersion" if version else "s3:GetObject", resource)
     if operation.name != "PutObjectTagging" and request.request_tags:
-        yield Need("s3:PutObjectTagging", resource, bucket)
+        yield Need("s3:PutObjectTagging", resource)
     if request.source is not None:
         yield need_of_source(request.source)
     if request.copies_tags and request.source_tags:
@@ -87,7 +87,7 @@ def needs(request: S3Request) -> Iterator[Need]:
 
 def need_of_source(source: CopySource) -> Need:
     action = "s3:GetObject" if source.version_id is None else "s3:GetObjectVersion"
-    return Need(action, object_arn(source.bucket, source.key), source.bucket)
+    return Need(action, object_arn(source.bucket, source.key))
 
 
 def needs_of_copied_tags(request: S3Request) -> Iterator[Need]:
@@ -95,14 +95,14 @@ def needs_of_copied_tags(request: S3Request) -> Iterator[Need]:
     source = request.source
     assert source is not None
     reading = "s3:GetObjectTagging" if source.version_id is None else "s3:GetObjectVersionTagging"
-    yield Need(reading, object_arn(source.bucket, source.key), source.bucket)
-    yield Need("s3:PutObjectTagging", object_arn(request.bucket, request.key), request.bucket)
+    yield Need(reading, object_arn(source.bucket, source.key))
+    yield Need("s3:PutObjectTagging", object_arn(request.bucket, request.key))
 
 
 def need_of_deletion(bucket: str, key: str, version_id: str | None) -> Need:
     """For one key of DeleteObjects."""
     action = "s3:DeleteObject" if version_id is None else "s3:DeleteObjectVersion"
-    return Need(action, object_arn(bucket, key), bucket)
+    return Need(action, object_arn(bucket, key))
 
 
 def bucket_arn(bucket: str) -> str:

@@ -17,9 +17,9 @@ from moorage.gateway.relay import Relay
 from moorage.gateway.request import Request
 from moorage.gateway.s3 import chunks, needs
 from moorage.gateway.s3.admission import Caller
-from moorage.gateway.s3.errors import S3Error
+from moorage.gateway.s3.errors import S3Error, header_not_implemented, invalid_argument
 from moorage.gateway.s3.needs import Need
-from moorage.gateway.s3.operations import S3Request
+from moorage.gateway.s3.reading import S3Request
 from moorage.gateway.s3.signing import target_of
 from moorage.upstream import UpstreamConnection
 from moorage.wire import aws_chunked
@@ -119,8 +119,7 @@ class S3Relay(S3Reply):
     def reply_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         operation = self._asked.operation.name
         if status == 404 and operation in _TOLD_TO_LISTERS:
-            bucket = self._asked.bucket
-            listing = Need("s3:ListBucket", needs.bucket_arn(bucket), bucket)
+            listing = Need("s3:ListBucket", needs.bucket_arn(self._asked.bucket))
             try:
                 self._caller.authorize(self._asked, listing)
             except ServiceError as error:
@@ -249,12 +248,7 @@ def body_of(request: Request, asked: S3Request, payload_hash: bytes, claim: Clai
         if length is None:
             raise S3Error("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
         if payload_hash.startswith(chunks.ANY_FORM):
-            raise S3Error(
-                "NotImplemented",
-                501,
-                "A header you provided implies functionality that is not implemented",
-                Header="x-amz-content-sha256",
-            )
+            raise header_not_implemented(b"x-amz-content-sha256")
         if taken and not streams and length > _MOST_XML_BYTES:
             raise S3Error(
                 "MaxMessageLengthExceeded",
@@ -264,12 +258,10 @@ def body_of(request: Request, asked: S3Request, payload_hash: bytes, claim: Clai
             )
         return Body(payload_hash, length=length if taken else 0, taken=taken)
     if not streams or claim is None:
-        raise S3Error(
-            "InvalidArgument",
-            400,
+        raise invalid_argument(
             "The body of this operation cannot come in chunks of aws-chunked.",
-            ArgumentName="x-amz-content-sha256",
-            ArgumentValue=payload_hash.decode(),
+            "x-amz-content-sha256",
+            payload_hash.decode(),
         )
     if payload_hash == chunks.UNSIGNED_WITH_TRAILER:
         return UnsignedChunks(request)

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from moorage.auth import sigv4
-from moorage.gateway.s3.operations import CopySource, S3Request
+from moorage.gateway.s3.reading import CopySource, S3Request
 from moorage.storage.s3_accounts import REGION, S3Accounts
 
 _MOST_ACCOUNTS: Final = 4096
