@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ def new_s3(tmp_path: Path) -> Iterator[Callable[..., S3Program]]:
     assert PROGRAM.exists(), f"{PROGRAM} is missing: `make .venv/test` builds it"
     made: list[S3Program] = []
 
-    def make(name: str = "data", **options: object) -> S3Program:
-        made.append(S3Program(tmp_path / name, **options))  # type: ignore[arg-type]
+    def make(name: str = "data", **options: Any) -> S3Program:
+        made.append(S3Program(tmp_path / name, **options))
         return made[-1]
 
     yield make
