@@ -19,14 +19,23 @@ class ServiceError(Exception):
     the front layer (authentication, throttling) and the control plane `message`.
     """
 
-    code: ClassVar[str] = "InternalFailure"
-    status: ClassVar[int] = 500
+    code: str = "InternalFailure"
+    status: int = 500
     message_key: ClassVar[str] = "Message"
 
     def __init__(self, message: str, **members: object) -> None:
         super().__init__(message)
         self.message = message
         self.members = members
+
+
+class S3Error(ServiceError):
+    """A refusal that only S3 knows. `members` are elements of its XML beside the code and the message."""
+
+    def __init__(self, code: str, status: int, message: str, **members: object) -> None:
+        super().__init__(message, **members)
+        self.code = code
+        self.status = status
 
 
 Fault = Literal[

@@ -166,10 +166,11 @@ async def test_what_reaches_no_variant_is_counted_by_its_error(gateway: Gateway)
     good = request(b"x")
     assert (await gateway.call(good.replace(b"Signature=", b"Signature=0"))).status == 403
     assert (await gateway.call(request(b"x", "/endpoints/nobody/invocations"))).status == 400
+    assert (await gateway.call(request(b"", "/B/k", method="GET", service="s3"))).status == 400
     assert told(gateway) == {}
     errors = gateway.front.take_error_replies()
-    assert sum(errors.values()) == 2
-    assert errors["ValidationError"] == 1
+    assert sum(errors.values()) == 3
+    assert errors["ValidationError"] == errors["InvalidBucketName"] == 1
     assert gateway.front.take_error_replies() == {}
 
 

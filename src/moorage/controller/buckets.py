@@ -33,27 +33,20 @@ from moorage.auth.bucket_policy_documents import (
 )
 from moorage.controller import auditing
 from moorage.controller.principals import missing_principal
-from moorage.errors import OUR_FAULT, ServiceError
+from moorage.errors import OUR_FAULT, S3Error
 from moorage.storage.bucket_policies import AnothersBucket, BucketPolicies, NoSuchBucket
 from moorage.storage.embedded_s3 import EmbeddedS3Unavailable, S3Refusal
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.identities import IdentityStore
-from moorage.wire import header_text
-from moorage.wire.faults import xml_text
+from moorage.wire import faults, header_text
 
+_DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _XML = "application/xml"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _TRY_AGAIN = "The server cannot tell the state of the bucket now. Please try again."
 logger = logging.getLogger(__name__)
 
 Handler = Callable[["_Call"], Awaitable[Response]]
-
-
-class _S3Error(ServiceError):
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status  # type: ignore[misc]
-        self.code = code  # type: ignore[misc]
 
 
 class _Call:
@@ -72,8 +65,8 @@ class _Call:
         """ "If you have the correct permissions, but you're not using an identity that belongs to the bucket owner's
         account, Amazon S3 returns a 405 Method Not Allowed error." """
         if self.is_anothers:
-            raise _S3Error(
-                405, "MethodNotAllowed", "The specified method is not allowed against this resource."
+            raise S3Error(
+                "MethodNotAllowed", 405, "The specified method is not allowed against this resource."
             )
 
 
@@ -128,44 +121,44 @@ def _route(operation: str, method: str, path: str, handler: Handler) -> Route:
             auditing.note_operation(operation)
             auditing.note_resource(f"arn:aws:s3:::{call.bucket}")
             return await _translated(handler, call)
-        except _S3Error as error:
+        except S3Error as error:
             auditing.note_error(error)
             return _error_reply(error, call)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception:
             logger.exception("request %s (%s) failed unexpectedly", call.request_id, operation)
-            return _error_reply(_S3Error(500, "InternalError", OUR_FAULT), call)
+            return _error_reply(S3Error("InternalError", 500, OUR_FAULT), call)
 
     return Route(f"/s3/buckets/{{bucket}}{path}", answer, methods=[method])
 
 
 async def _translated(handler: Handler, call: _Call) -> Response:
-    """What the handler answers; what it raises is an `_S3Error`."""
+    """What the handler answers; what it raises is an `S3Error`."""
     try:
         return await handler(call)
     except NoSuchBucket:
-        raise _S3Error(404, "NoSuchBucket", "The specified bucket does not exist") from None
+        raise S3Error("NoSuchBucket", 404, "The specified bucket does not exist") from None
     except AnothersBucket:
-        raise _S3Error(403, "AccessDenied", "Access Denied") from None
+        raise S3Error("AccessDenied", 403, "Access Denied") from None
     except S3Refusal as error:
-        raise _S3Error(error.status, error.code, error.message) from None
+        raise S3Error(error.code, error.status, error.message) from None
     except EmbeddedS3Unavailable as error:
         logger.error("request %s (%s): %s", call.request_id, call.operation, error)
-        raise _S3Error(503, "ServiceUnavailable", _TRY_AGAIN) from error
+        raise S3Error("ServiceUnavailable", 503, _TRY_AGAIN) from error
     except DatabaseUnavailable as error:  # the log has been told
-        raise _S3Error(503, "ServiceUnavailable", _TRY_AGAIN) from error
+        raise S3Error("ServiceUnavailable", 503, _TRY_AGAIN) from error
 
 
 async def _existing(policies: BucketPolicies, call: _Call) -> str:
     document = await policies.get(call.account_id, call.bucket)
     if document is None:
-        raise _S3Error(404, "NoSuchBucketPolicy", "The bucket policy does not exist")
+        raise S3Error("NoSuchBucketPolicy", 404, "The bucket policy does not exist")
     return document
 
 
 async def _check(identities: IdentityStore, document: bytes, bucket: str) -> None:
-    """Raises `_S3Error`."""
+    """Raises `S3Error`."""
     try:
         policy = compile_bucket_policy(document, bucket=bucket)
     except MalformedBucketPolicy as error:
@@ -176,7 +169,7 @@ async def _check(identities: IdentityStore, document: bytes, bucket: str) -> Non
 
 
 def _malformed(message: str) -> NoReturn:
-    raise _S3Error(400, "MalformedPolicy", message)
+    raise S3Error("MalformedPolicy", 400, message)
 
 
 async def _read(request: Request) -> bytes:
@@ -189,15 +182,6 @@ async def _read(request: Request) -> bytes:
     return bytes(body)
 
 
-_DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
-
-
-def _error_reply(error: _S3Error, call: _Call) -> Response:
-    members = {
-        "Code": error.code,
-        "Message": error.message,
-        "BucketName": call.bucket,
-        "RequestId": call.request_id,
-    }
-    elements = "".join(f"<{name}>{xml_text(value)}</{name}>" for name, value in members.items())
-    return Response(f"{_DECLARATION}<Error>{elements}</Error>", status_code=error.status, media_type=_XML)
+def _error_reply(error: S3Error, call: _Call) -> Response:
+    body = faults.render_s3(error.code, error.message, {"BucketName": call.bucket}, call.request_id)
+    return Response(body, status_code=error.status, media_type=_XML)

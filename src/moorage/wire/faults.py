@@ -1,4 +1,4 @@
-"""Errors as bytes: the one place that renders a `ServiceError` (S3's own form is in `gateway.s3.error_replies`).
+"""Errors as bytes: the one place that renders a `ServiceError`. What S3 calls it is in `gateway.s3.error_replies`.
 
 The form satisfies the error parsers of every SDK at once: the bare type name in `x-amzn-ErrorType`, a JSON
 object as body, the message under the key that the service uses. Control-plane errors also carry `__type`.
@@ -6,6 +6,7 @@ object as body, the message under the key that the service uses. Control-plane e
 
 import json
 import re
+from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
 from moorage.errors import ControlPlaneError, InvocationError, ServiceError
@@ -53,6 +54,13 @@ def render_query(error: ServiceError, request_id: str, *, namespace: str = STS_N
         f"<Code>{xml_text(code)}</Code><Message>{xml_text(error.message)}</Message></Error>"
         f"<RequestId>{xml_text(request_id)}</RequestId></ErrorResponse>"
     ).encode()
+
+
+def render_s3(code: str, message: str, members: Mapping[str, object], request_id: str) -> bytes:
+    """The body of an error reply of S3. `members` are elements beside the code, the message and the id."""
+    elements = {"Code": code, "Message": message, **members, "RequestId": request_id}
+    text = "".join(f"<{name}>{xml_text(str(value))}</{name}>" for name, value in elements.items())
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{text}</Error>'.encode()
 
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

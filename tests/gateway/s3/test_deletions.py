@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moorage.errors import S3Error
 from moorage.gateway.s3.collected import check_digests
 from moorage.gateway.s3.deletions import Deletion, Refused, read, render, render_result
 from moorage.gateway.s3.documents import read_bucket_configuration, read_tagging, render_tagging
-from moorage.gateway.s3.errors import S3Error
 
 NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 TEXTS = st.text(
@@ -47,7 +47,7 @@ def test_objects_are_read() -> None:
 def test_what_is_no_such_document_is_refused(body: bytes) -> None:
     with pytest.raises(S3Error) as refused:
         read(body)
-    assert (refused.value.s3_code, refused.value.s3_status) == ("MalformedXML", 400)
+    assert (refused.value.code, refused.value.status) == ("MalformedXML", 400)
 
 
 @given(
@@ -78,7 +78,7 @@ def test_the_place_of_a_bucket() -> None:
         read_bucket_configuration(
             f"{place}<Bucket><Type>Directory</Type></Bucket></CreateBucketConfiguration>".encode()
         )
-    assert refused.value.s3_code == "NotImplemented"
+    assert refused.value.code == "NotImplemented"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_digests_of_bodies_that_the_s3_never_sees(name: str, value: str) -> None
     for headers in ({name.encode(): b"AAAA"}, {name.encode(): b"?"}):
         with pytest.raises(S3Error) as refused:
             check_digests(b"123456789", headers)
-        assert refused.value.s3_code == "BadDigest"
+        assert refused.value.code == "BadDigest"
 
 
 def test_as_many_objects_as_one_call_may_name_are_read() -> None:
@@ -110,4 +110,4 @@ def test_as_many_objects_as_one_call_may_name_are_read() -> None:
 def test_one_checksum_is_declared_at_most() -> None:
     with pytest.raises(S3Error) as refused:
         check_digests(b"", {b"x-amz-checksum-crc32": b"AAAAAA==", b"x-amz-checksum-sha1": b"x"})
-    assert refused.value.s3_code == "InvalidRequest"
+    assert refused.value.code == "InvalidRequest"

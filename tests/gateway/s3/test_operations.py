@@ -8,7 +8,7 @@ from botocore.model import OperationModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.gateway.s3.errors import S3Error
+from moorage.errors import S3Error
 from moorage.gateway.s3.operations import OPERATIONS, Level
 from moorage.gateway.s3.reading import check_key, read
 from moorage.gateway.s3.signing import source_header, target_of
@@ -53,7 +53,7 @@ def test_an_operation_is_read_as_itself_or_refused(name: str) -> None:
     else:
         with pytest.raises(S3Error) as refused:
             read(*request)
-        assert (refused.value.s3_code, refused.value.s3_status) == ("NotImplemented", 501)
+        assert (refused.value.code, refused.value.status) == ("NotImplemented", 501)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -141,7 +141,7 @@ def test_no_operation_takes_another_sub_resource(name: str) -> None:
 def test_what_cannot_be_read_is_refused(target: bytes, code: str) -> None:
     with pytest.raises(S3Error) as refused:
         read(b"GET", target, {})
-    assert refused.value.s3_code == code
+    assert refused.value.code == code
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_what_cannot_be_read_is_refused(target: bytes, code: str) -> None:
 def test_headers_that_imply_something_else_are_refused(headers: dict[bytes, bytes], code: str) -> None:
     with pytest.raises(S3Error) as refused:
         read(b"PUT", b"/b/k", headers)
-    assert refused.value.s3_code == code
+    assert refused.value.code == code
 
 
 def test_a_value_that_is_what_happens_anyway_is_not_relayed() -> None:

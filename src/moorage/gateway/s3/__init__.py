@@ -3,7 +3,7 @@
 operations     the operations of S3, and all that a request to each may carry (pure)
 reading        which operation a request is, and what of it goes on (pure)
 needs          which actions on which resources its caller must be allowed, what conditions may ask of it (pure)
-errors         refusals in S3's own codes
+errors         refusals that several of the others make (pure)
 error_replies  all refusals, in S3's form (pure)
 documents      XML of clients, read and rendered anew (pure)
 signing        the request anew, for the account that it is made for

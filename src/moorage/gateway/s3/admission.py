@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.auth.credentials import AccessKey
 from moorage.auth.policy import Context
-from moorage.errors import AccessDeniedException
+from moorage.errors import AccessDeniedException, S3Error
 from moorage.gateway.request import Request
 from moorage.gateway.s3 import needs
-from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.needs import Need, Signed
 from moorage.gateway.s3.reading import S3Request
 from moorage.gateway.s3.signing import source_header

@@ -10,7 +10,7 @@ from typing import Final
 
 from moorage.auth.sigv4 import EMPTY_SHA256
 from moorage.auth.verifier import Claim
-from moorage.gateway.s3.errors import S3Error
+from moorage.errors import S3Error
 from moorage.wire.aws_chunked import Decoder
 
 UNSIGNED_WITH_TRAILER: Final = b"STREAMING-UNSIGNED-PAYLOAD-TRAILER"

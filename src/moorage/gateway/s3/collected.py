@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from moorage.auth.access import session_headers
-from moorage.errors import ServiceError
+from moorage.errors import S3Error, ServiceError
 from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
-from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.reading import S3Request
 from moorage.gateway.s3.relay import Body, S3Reply, host_of
 from moorage.gateway.s3.signing import target_of

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from xml.etree import ElementTree
 
-from moorage.errors import AccessDeniedException
+from moorage.errors import AccessDeniedException, S3Error
 from moorage.gateway.request import Request
 from moorage.gateway.s3 import needs
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.collected import CollectedS3Relay
 from moorage.gateway.s3.documents import NAMESPACE, XML, escaped, malformed, name_of, parse, values_of
-from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.reading import S3Request, check_key, check_version_id
 from moorage.gateway.s3.relay import Body
 
@@ -81,7 +80,7 @@ class DeleteObjects(CollectedS3Relay):
             self._refused.append(Refused(deletion, "AccessDenied", error.message))
             return False
         except S3Error as error:
-            self._refused.append(Refused(deletion, error.s3_code, error.message))
+            self._refused.append(Refused(deletion, error.code, error.message))
             return False
         return True
 

@@ -9,7 +9,7 @@ from typing import Final
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from moorage.gateway.s3.errors import S3Error
+from moorage.errors import S3Error
 
 XML: Final = '<?xml version="1.0" encoding="UTF-8"?>'
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"

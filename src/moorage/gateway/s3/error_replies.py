@@ -4,11 +4,9 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-from xml.sax.saxutils import escape
 
-from moorage.errors import Fault, FrontLayerError, ServiceError
-from moorage.gateway.s3.errors import S3Error
-from moorage.wire import header_text
+from moorage.errors import Fault, FrontLayerError, S3Error, ServiceError
+from moorage.wire import faults, header_text
 
 
 class Words(NamedTuple):
@@ -63,14 +61,12 @@ def render(error: ServiceError, request_id: str, *, presigned: bool) -> tuple[in
         words = _in_query(error) if presigned else _in_header(error)
         words = words or _in_either(error)
     if isinstance(error, S3Error):
-        words = Words(error.s3_code, error.s3_status, error.message, error.members)
+        words = Words(error.code, error.status, error.message, error.members)
     if words is None:
         code, status, message = _S3_NAMES.get(error.code, (error.code, error.status, None))
         words = Words(code, status, message or error.message)
-    members = {"Code": words.code, "Message": words.message, **words.members, "RequestId": request_id}
-    elements = "".join(f"<{name}>{_text(value)}</{name}>" for name, value in members.items())
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{elements}</Error>'
-    return words.status, b"Content-Type: application/xml\r\n", body.encode()
+    body = faults.render_s3(words.code, words.message, words.members, request_id)
+    return words.status, b"Content-Type: application/xml\r\n", body
 
 
 def _in_query(error: FrontLayerError) -> Words | None:
@@ -203,11 +199,3 @@ def _invalid_argument(message: str, name: str, value: object) -> Words:
 
 def _time(timestamp: float) -> str:
     return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd]")
-
-
-def _text(value: object) -> str:
-    """As the content of an element; what XML cannot hold at all is replaced."""
-    return escape(_NOT_XML.sub("\ufffd", str(value)))

@@ -1,16 +1,7 @@
-"""Refusals in S3's own codes."""
+"""Refusals of S3 that several modules make."""
 
-from moorage.errors import ServiceError
+from moorage.errors import S3Error
 from moorage.wire import header_text
-
-
-class S3Error(ServiceError):
-    """A refusal that only S3 knows. `members` are elements of its XML beside the code and the message."""
-
-    def __init__(self, s3_code: str, s3_status: int, message: str, **members: object) -> None:
-        super().__init__(message, **members)
-        self.s3_code = s3_code
-        self.s3_status = s3_status
 
 
 def invalid_argument(message: str, name: str, value: str) -> S3Error:

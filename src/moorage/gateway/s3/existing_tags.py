@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from moorage.errors import ServiceError
+from moorage.errors import S3Error, ServiceError
 from moorage.gateway.relay import Relay
 from moorage.gateway.request import Call, Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import Tags, read_tagging
-from moorage.gateway.s3.errors import S3Error
 from moorage.gateway.s3.operations import OPERATIONS
 from moorage.gateway.s3.reading import CopySource, S3Request
 from moorage.gateway.s3.relay import host_of

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from moorage.auth import sigv4
 from moorage.auth.credentials import AccessKey
-from moorage.errors import ServiceError
+from moorage.errors import S3Error, ServiceError
 from moorage.gateway.request import Request
 from moorage.gateway.s3.admission import Caller
 from moorage.gateway.s3.documents import read_tagging, render_tagging
-from moorage.gateway.s3.errors import S3Error, invalid_argument
+from moorage.gateway.s3.errors import invalid_argument
 from moorage.gateway.s3.needs import Signed
 from moorage.gateway.s3.operations import OPERATIONS
 from moorage.gateway.s3.reading import S3Request, check_headers, check_key

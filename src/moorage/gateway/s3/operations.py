@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from moorage.gateway.s3.errors import S3Error
+from moorage.errors import S3Error
 
 
 class Level(Enum):

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from moorage.errors import S3Error
 from moorage.gateway.s3.documents import Tags
-from moorage.gateway.s3.errors import S3Error, header_not_implemented, invalid_argument
+from moorage.gateway.s3.errors import header_not_implemented, invalid_argument
 from moorage.gateway.s3.operations import EVERYWHERE, Level, Operation, header_names, operation_of
 from moorage.wire import header_text
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.auth import sigv4
 from moorage.auth.verifier import Claim, is_real_hash
-from moorage.errors import InvalidSignatureException, MalformedHttpRequestException, ServiceError
+from moorage.errors import InvalidSignatureException, MalformedHttpRequestException, S3Error, ServiceError
 from moorage.gateway.relay import Relay
 from moorage.gateway.request import Request
 from moorage.gateway.s3 import chunks, needs
 from moorage.gateway.s3.admission import Caller
-from moorage.gateway.s3.errors import S3Error, header_not_implemented, invalid_argument
+from moorage.gateway.s3.errors import header_not_implemented, invalid_argument
 from moorage.gateway.s3.needs import Need
 from moorage.gateway.s3.reading import S3Request
 from moorage.gateway.s3.signing import target_of
