@@ -22,15 +22,13 @@ import (
 	"github.com/gofiber/fiber/v3"
 	"github.com/valyala/fasthttp"
 	"github.com/versity/versitygw/backend"
-	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
 )
 
 const (
-	deleteMarkerAttribute = "delete-marker"
-	urlEncoding           = "url"
-	partsCount            = "moorage parts count"
+	urlEncoding = "url"
+	partsCount  = "moorage parts count"
 )
 
 var (
@@ -40,10 +38,10 @@ var (
 )
 
 // answers is a backend, with what S3 says and the POSIX backend leaves out: empty members of lists, lists that are
-// encoded, the ETag of what is not modified, and delete markers.
+// encoded, the ETag of what is not modified, delete markers, and the checksums of parts.
 type answers struct {
 	backend.Backend
-	metadata  meta.MetadataStorer
+	*store
 	deletions *sync.Map // by bucket, a mutex
 }
 
@@ -129,6 +127,12 @@ func (a answers) GetObject(ctx context.Context, input *s3.GetObjectInput) (*s3.G
 	if errors.Is(err, errNotModified) {
 		a.tellUnmodified(ctx, input.Bucket, key, input.VersionId)
 	}
+	if err == nil && input.PartNumber != nil && input.ChecksumMode == types.ChecksumModeEnabled {
+		upload := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag)
+		if upload.setChecksum(result, int(*input.PartNumber)-1) {
+			result.ChecksumType = upload.Checksums.Type
+		}
+	}
 	return result, err
 }
 
@@ -144,6 +148,11 @@ func (a answers) HeadObject(ctx context.Context, input *s3.HeadObjectInput) (*s3
 		if statErr == nil {
 			isMarker, modified := true, info.ModTime()
 			result = &s3.HeadObjectOutput{DeleteMarker: &isMarker, LastModified: &modified}
+		}
+	case err == nil && input.PartNumber != nil && input.ChecksumMode == types.ChecksumModeEnabled:
+		upload := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag)
+		if upload.setChecksum(result, int(*input.PartNumber)-1) {
+			result.ChecksumType = upload.Checksums.Type
 		}
 	}
 	return result, err
@@ -207,7 +216,8 @@ func (a answers) PutObject(
 	return a.Backend.PutObject(ctx, input)
 }
 
-// CompleteMultipartUpload does the same, and tells the checksum also when it is asked for once more.
+// CompleteMultipartUpload does the same, keeps the checksums of the parts, and tells the object's also when it is asked
+// for once more.
 func (a answers) CompleteMultipartUpload(
 	ctx context.Context, input *s3.CompleteMultipartUploadInput,
 ) (s3response.CompleteMultipartUploadResult, string, error) {
@@ -216,6 +226,13 @@ func (a answers) CompleteMultipartUpload(
 	input.IfMatch, input.IfNoneMatch, err = a.conditions(ctx, input.Bucket, key, input.IfMatch, input.IfNoneMatch)
 	if err != nil {
 		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	mostListed := int32(mostParts)
+	if listed, err := a.Backend.ListParts(ctx, &s3.ListPartsInput{
+		Bucket: input.Bucket, Key: key, UploadId: input.UploadId, MaxParts: &mostListed,
+	}); err == nil && input.MultipartUpload != nil {
+		a.completing.Store(*input.UploadId, checksumsOf(listed, input.MultipartUpload.Parts))
+		defer a.completing.Delete(*input.UploadId)
 	}
 	result, version, err := a.Backend.CompleteMultipartUpload(ctx, input)
 	if err != nil || result.ChecksumType != nil {
@@ -267,58 +284,108 @@ func (a answers) conditions(
 	return &current, nil, nil
 }
 
+// DeleteObject makes delete markers for keys that there never were, too. The POSIX backend does not.
 func (a answers) DeleteObject(ctx context.Context, input *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
-	defer a.deleteAlone(ctx, *input.Bucket)()
+	versioning, end := a.deleteAlone(ctx, *input.Bucket)
+	defer end()
+	isConditional := input.IfMatch != nil || input.IfMatchLastModifiedTime != nil || input.IfMatchSize != nil
+	if orNone(input.VersionId) == "" && !isConditional {
+		if result, err := a.mark(*input.Bucket, *input.Key, versioning); result != nil || err != nil {
+			return result, err
+		}
+	}
 	return a.Backend.DeleteObject(ctx, input)
 }
 
+// DeleteObjects does the same for each of the objects.
 func (a answers) DeleteObjects(ctx context.Context, input *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
-	defer a.deleteAlone(ctx, *input.Bucket)()
-	return a.Backend.DeleteObjects(ctx, input)
+	versioning, end := a.deleteAlone(ctx, *input.Bucket)
+	defer end()
+	var marked s3response.DeleteResult
+	input.Delete.Objects = slices.DeleteFunc(input.Delete.Objects, func(each types.ObjectIdentifier) bool {
+		if orNone(each.VersionId) != "" {
+			return false
+		}
+		result, err := a.mark(*input.Bucket, *each.Key, versioning)
+		if err != nil {
+			marked.Error = append(marked.Error, s3err.ObjectDeleteError(each.Key, each.VersionId, err))
+		} else if result != nil {
+			marked.Deleted = append(marked.Deleted, types.DeletedObject{
+				Key: each.Key, DeleteMarker: result.DeleteMarker, DeleteMarkerVersionId: result.VersionId,
+			})
+		}
+		return result != nil || err != nil
+	})
+	result, err := a.Backend.DeleteObjects(ctx, input)
+	result.Deleted = append(marked.Deleted, result.Deleted...)
+	result.Error = append(marked.Error, result.Error...)
+	return result, err
 }
 
 // deleteAlone waits for the other deletions in a bucket with versions, and returns what lets the next begin: where a
 // version is deleted, the backend moves the one before it to its place, and two that do so at once fail.
-func (a answers) deleteAlone(ctx context.Context, bucket string) (end func()) {
-	versioning, err := a.Backend.GetBucketVersioning(ctx, bucket)
-	if err != nil || versioning.Status == nil {
-		return func() {}
+func (a answers) deleteAlone(
+	ctx context.Context, bucket string,
+) (versioning types.BucketVersioningStatus, end func()) {
+	configured, err := a.Backend.GetBucketVersioning(ctx, bucket)
+	if err != nil || configured.Status == nil {
+		return "", func() {}
 	}
 	known, _ := a.deletions.LoadOrStore(bucket, new(sync.Mutex))
 	mutex := known.(*sync.Mutex)
 	mutex.Lock()
-	return mutex.Unlock
+	return *configured.Status, mutex.Unlock
 }
 
-// GetObjectAttributes adds the parts of an object, without their checksums, which are not kept.
+// GetObjectAttributes adds the parts of an object.
 func (a answers) GetObjectAttributes(
 	ctx context.Context, input *s3.GetObjectAttributesInput,
 ) (s3response.GetObjectAttributesResponse, error) {
 	key := input.Key
 	result, err := a.Backend.GetObjectAttributes(ctx, input)
-	if err != nil || input.VersionId != nil && *input.VersionId != "" {
+	if err != nil {
 		return result, err
 	}
-	value, err := a.metadata.RetrieveAttribute(nil, *input.Bucket, toPath(*key), partsAttribute)
-	if errors.Is(err, meta.ErrNoSuchKey) {
+	upload := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag)
+	if len(upload.Parts) == 0 {
 		return result, nil
-	}
-	if err != nil {
-		return result, err
-	}
-	upload, err := backend.UnmarshalMpUploadMetadata(value, false)
-	if err != nil {
-		return result, err
 	}
 	if request, ok := ctx.(*fasthttp.RequestCtx); ok {
 		request.SetUserValue(partsCount, len(upload.Parts))
 	}
-	result.ObjectParts = partsAfter(upload.Parts, input.PartNumberMarker, input.MaxParts)
+	result.ObjectParts = partsAfter(upload, input.PartNumberMarker, input.MaxParts)
 	return result, nil
 }
 
-// partsAfter lists parts; `ends` tells where each of them ends.
-func partsAfter(ends []int64, marker *string, most *int32) *s3response.ObjectParts {
+// uploadOf gives the upload that a version of an object was made by, which has no parts where there was none, or the
+// object is another by now. The version may be missing where it is the latest.
+func (a answers) uploadOf(bucket, key string, version, etag *string) upload {
+	path := toPath(key)
+	latest, err := a.metadata.RetrieveAttribute(nil, bucket, path, versionAttribute)
+	if err != nil {
+		latest = []byte(nullVersion)
+	}
+	if named := orNone(version); named != "" && named != string(latest) {
+		bucket, path = filepath.Join(a.versions, bucket), filepath.Join(versionsDirectory(path), named)
+	}
+	value, err := a.metadata.RetrieveAttribute(nil, bucket, path, partsAttribute)
+	if err != nil {
+		return upload{}
+	}
+	current, err := a.metadata.RetrieveAttribute(nil, bucket, path, etagAttribute)
+	if err != nil || strings.Trim(string(current), `"`) != strings.Trim(orNone(etag), `"`) {
+		return upload{}
+	}
+	result, err := unmarshalUpload(value)
+	if err != nil {
+		return upload{}
+	}
+	return result
+}
+
+// partsAfter lists so many parts of an upload, from the one after the marker on.
+func partsAfter(upload upload, marker *string, most *int32) *s3response.ObjectParts {
+	ends := upload.Parts
 	result := &s3response.ObjectParts{MaxParts: 1000}
 	if most != nil {
 		result.MaxParts = int(*most)
@@ -333,7 +400,9 @@ func partsAfter(ends []int64, marker *string, most *int32) *s3response.ObjectPar
 		if i > 0 {
 			size -= ends[i-1]
 		}
-		result.Parts = append(result.Parts, types.ObjectPart{PartNumber: &number, Size: &size})
+		part := types.ObjectPart{PartNumber: &number, Size: &size}
+		upload.setChecksum(&part, i)
+		result.Parts = append(result.Parts, part)
 	}
 	result.NextPartNumberMarker, result.IsTruncated = last, last < len(ends)
 	return result
@@ -422,6 +491,8 @@ func encoded(text string) string { return asInURL.Replace(url.QueryEscape(text))
 
 // Slashes stay as they are. A space can be read as %20 by clients that take a plus for what it is.
 var asInURL = strings.NewReplacer("+", "%20", "%2F", "/")
+
+func orNone(value *string) string { return backend.GetStringFromPtr(value) }
 
 func orEmpty(value *string) *string {
 	if value == nil {

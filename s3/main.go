@@ -102,7 +102,7 @@ func run() error {
 	server, err := s3api.New(
 		answers{
 			Backend:   keys{buckets{backend, newWriters()}},
-			metadata:  store.metadata,
+			store:     store,
 			deletions: new(sync.Map),
 		},
 		middlewares.RootUserConfig{Access: rootAccount, Secret: accounts.secret(rootAccount)},

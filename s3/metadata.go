@@ -17,10 +17,12 @@ import (
 
 // The names under which the POSIX backend keeps what is used here.
 const (
-	aclAttribute         = "acl"
-	ownershipAttribute   = "ownership"
-	etagAttribute        = "etag"
-	contentTypeAttribute = "content-type"
+	aclAttribute          = "acl"
+	ownershipAttribute    = "ownership"
+	etagAttribute         = "etag"
+	contentTypeAttribute  = "content-type"
+	deleteMarkerAttribute = "delete-marker"
+	versionAttribute      = "version-id"
 )
 
 // inferred adds, to the metadata that is stored, an ETag and a type of files that were written by another program:
@@ -84,7 +86,7 @@ func typeOf(key string) string {
 
 // openMetadata gives extended attributes if files in the current directory have them, else the side directory. One
 // that was used once is used on, since what it holds would be lost.
-func openMetadata(sidecar string) (meta.MetadataStorer, error) {
+func openMetadata(sidecar string, completing *completing) (meta.MetadataStorer, error) {
 	entries, err := os.ReadDir(sidecar)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, err
@@ -96,15 +98,15 @@ func openMetadata(sidecar string) (meta.MetadataStorer, error) {
 		}
 		if has {
 			slog.Info("metadata is kept in extended attributes of the objects' files")
-			return inferred{packed{meta.XattrMeta{}}}, nil
+			return inferred{packed{meta.XattrMeta{}, completing}}, nil
 		}
 	}
 	slog.Info("metadata is kept in files in " + sidecar)
 	if err := os.MkdirAll(sidecar, privateDir); err != nil {
 		return nil, err
 	}
-	storer, err := meta.NewSideCar(sidecar)
-	return inferred{storer}, err
+	storer, err := newSideDirectory(sidecar)
+	return inferred{packed{storer, completing}}, err
 }
 
 // hasAttributes tells whether files in the current directory can have extended attributes.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/backend/meta"
 )
 
@@ -25,13 +24,16 @@ var (
 
 // packed keeps long values in less space. A file of ext4 has 4 KB for all its extended attributes. The tags of one
 // object may be as long, and where its parts end, as the backend writes it, is longer from some 800 parts on: 8 GB in
-// parts of 8 MB could not be completed.
-type packed struct{ meta.MetadataStorer }
+// parts of 8 MB could not be completed. To where its parts end, it adds their checksums.
+type packed struct {
+	meta.MetadataStorer
+	completing *completing
+}
 
 func (m packed) StoreAttribute(f *os.File, bucket, object, attribute string, value []byte) error {
 	if attribute == partsAttribute {
 		var err error
-		if value, err = packParts(value); err != nil {
+		if value, err = m.packParts(value); err != nil {
 			return err
 		}
 	} else if len(value) >= longValue {
@@ -55,10 +57,13 @@ func (m packed) RetrieveAttribute(f *os.File, bucket, object, attribute string) 
 }
 
 // packParts writes how long each part is, instead of where it ends: most are alike, so that little is left of them.
-func packParts(value []byte) ([]byte, error) {
-	upload, err := backend.UnmarshalMpUploadMetadata(value, false)
+func (m packed) packParts(value []byte) ([]byte, error) {
+	upload, err := unmarshalUpload(value)
 	if err != nil {
 		return nil, err
+	}
+	if upload.Checksums == nil { // else it is a copy of another attribute
+		upload.Checksums = m.completing.of(upload.UploadID)
 	}
 	for i := len(upload.Parts) - 1; i > 0; i-- {
 		upload.Parts[i] -= upload.Parts[i-1]
@@ -75,7 +80,7 @@ func unpackParts(rest []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var upload backend.MpUploadMetadata
+	var upload upload
 	if err := json.Unmarshal(text, &upload); err != nil {
 		return nil, err
 	}

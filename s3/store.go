@@ -33,8 +33,9 @@ var (
 
 // store is the directory of the buckets, which is the current directory, and what belongs to it.
 type store struct {
-	versions string
-	metadata meta.MetadataStorer
+	versions   string
+	metadata   meta.MetadataStorer
+	completing *completing
 }
 
 // openStore removes what a crash has left, and gives buckets without an owner to an account: those that the server of
@@ -48,11 +49,12 @@ func openStore(root, versions, sidecar, account string) (*store, error) {
 	if err := os.Chdir(root); err != nil {
 		return nil, err
 	}
-	metadata, err := openMetadata(sidecar)
+	completing := new(completing)
+	metadata, err := openMetadata(sidecar, completing)
 	if err != nil {
 		return nil, err
 	}
-	s := &store{versions: versions, metadata: metadata}
+	s := &store{versions: versions, metadata: metadata, completing: completing}
 	state, err := os.ReadFile(stateFile)
 	isFirst := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !isFirst {

@@ -1,5 +1,6 @@
 """What S3 says and versitygw's POSIX backend leaves out."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
@@ -13,9 +14,13 @@ MIB = 1024 * 1024
 ODD = ["a b", "a%2Bb", "a+b", "d/ä ö", "e\x01f", "z&<>\"'"]
 
 
-@pytest.fixture
-def client(s3: S3Program) -> Any:
-    client = s3.client()
+@pytest.fixture(params=["attributes of files", "a side directory"])
+def client(new_s3: Callable[..., S3Program], request: pytest.FixtureRequest) -> Any:
+    """The metadata of objects is kept in the one or the other."""
+    s3 = new_s3()
+    if request.param == "a side directory":
+        (s3.data_dir / "s3-metadata" / "used-before").mkdir(parents=True)
+    client = s3.start().client()
     client.create_bucket(Bucket="bucket")
     return client
 
@@ -263,7 +268,94 @@ def test_objects_remember_their_parts(client: Any) -> None:
     assert "ObjectParts" not in client.get_object_attributes(**members, ObjectAttributes=["ETag"])
 
 
-def test_what_never_was_gets_no_delete_marker(client: Any) -> None:
+def _upload_parts(client: Any, algorithm: str, bodies: list[bytes], key: str = "k") -> list[str]:
+    """The checksums of the parts."""
+    members = {"Bucket": "bucket", "Key": key}
+    begun = client.create_multipart_upload(**members, ChecksumAlgorithm=algorithm)["UploadId"]
+    name = f"Checksum{algorithm}"
+    parts = []
+    for number, body in enumerate(bodies, start=1):
+        part = client.upload_part(
+            **members, UploadId=begun, PartNumber=number, Body=body, ChecksumAlgorithm=algorithm
+        )
+        parts.append({"PartNumber": number, "ETag": part["ETag"], name: part[name]})
+    client.complete_multipart_upload(**members, UploadId=begun, MultipartUpload={"Parts": parts})
+    return [part[name] for part in parts]
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "SHA1", "SHA256"])
+def test_objects_remember_the_checksums_of_their_parts(client: Any, algorithm: str) -> None:
+    name = f"Checksum{algorithm}"
+    sums = _upload_parts(client, algorithm, [b"a" * 5 * MIB, b"b"])
+    members = {"Bucket": "bucket", "Key": "k"}
+    kind = client.head_object(**members, ChecksumMode="ENABLED")["ChecksumType"]
+    for number, expected in enumerate(sums, start=1):
+        for read in (client.get_object, client.head_object):
+            reply = read(**members, PartNumber=number, ChecksumMode="ENABLED")
+            assert (reply[name], reply["ChecksumType"]) == (expected, kind)
+        assert name not in client.head_object(**members, PartNumber=number)
+    known = client.get_object_attributes(**members, ObjectAttributes=["ObjectParts", "Checksum"])
+    assert [part[name] for part in known["ObjectParts"]["Parts"]] == sums
+
+
+def test_the_checksums_of_parts_go_with_their_version(client: Any) -> None:
     client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
-    assert "DeleteMarker" not in client.delete_object(Bucket="bucket", Key="never")
+    expected = [_upload_parts(client, "SHA256", [body, b"end"]) for body in (b"a" * 5 * MIB, b"b" * 5 * MIB)]
+    client.put_object(Bucket="bucket", Key="k", Body=b"in one piece")
+    versions = client.list_object_versions(Bucket="bucket")["Versions"]
+    seen = []
+    for version in versions:
+        asked = {"Bucket": "bucket", "Key": "k", "VersionId": version["VersionId"]}
+        known = client.get_object_attributes(**asked, ObjectAttributes=["ObjectParts"])
+        parts = known.get("ObjectParts", {}).get("Parts", [])
+        seen.append([part["ChecksumSHA256"] for part in parts])
+    assert seen == [[], expected[1], expected[0]]
+
+
+def test_checksums_of_more_parts_than_fit_are_not_kept(client: Any) -> None:
+    members = {"Bucket": "bucket", "Key": "k"}
+    sums = _upload_parts(client, "SHA256", [b"a" * 5 * MIB] * 33)
+    assert len(sums) == 33
+    assert "ChecksumSHA256" not in client.head_object(**members, PartNumber=2, ChecksumMode="ENABLED")
+    assert client.head_object(**members, ChecksumMode="ENABLED")["ChecksumSHA256"].endswith("-33")
+    known = client.get_object_attributes(**members, ObjectAttributes=["ObjectParts"])["ObjectParts"]
+    assert known["TotalPartsCount"] == 33
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("status", ["Enabled", "Suspended"])
+def test_what_never_was_gets_a_delete_marker(client: Any, status: str, at_once: bool) -> None:
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": status})
+    key = "below/never"
+    if at_once:
+        entries = {"Objects": [{"Key": key}, {"Key": "other"}]}
+        replies = client.delete_objects(Bucket="bucket", Delete=entries)["Deleted"]
+        (reply,) = [each for each in replies if each["Key"] == key]
+        version = reply["DeleteMarkerVersionId"]
+        client.delete_object(Bucket="bucket", Key="other", VersionId=replies[1]["DeleteMarkerVersionId"])
+    else:
+        reply = client.delete_object(Bucket="bucket", Key=key)
+        version = reply["VersionId"]
+    assert reply["DeleteMarker"]
+    assert (version == "null") == (status == "Suspended")
+    (marker,) = client.list_object_versions(Bucket="bucket")["DeleteMarkers"]
+    assert (marker["Key"], marker["VersionId"], marker["IsLatest"]) == (key, version, True)
+    assert "Contents" not in client.list_objects_v2(Bucket="bucket")
+    status_code, _, headers = refused(client.head_object, Key=key)
+    assert (status_code, headers["x-amz-delete-marker"]) == (404, "true")
+    client.put_object(Bucket="bucket", Key=key, Body=b"now it is")
+    assert client.get_object(Bucket="bucket", Key=key)["Body"].read() == b"now it is"
+    for listed in ("Versions", "DeleteMarkers"):
+        for each in client.list_object_versions(Bucket="bucket").get(listed, []):
+            client.delete_object(Bucket="bucket", Key=key, VersionId=each["VersionId"])
+    client.delete_bucket(Bucket="bucket")
+
+
+def test_where_nothing_can_be_there_is_no_delete_marker(client: Any) -> None:
+    client.put_object(Bucket="bucket", Key="file")
+    client.put_object(Bucket="bucket", Key="directory/x")
+    assert "DeleteMarker" not in client.delete_object(Bucket="bucket", Key="without-versions")
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    for key in ("file/below", "directory", "new-directory/"):
+        assert "DeleteMarker" not in client.delete_object(Bucket="bucket", Key=key)
     assert "DeleteMarkers" not in client.list_object_versions(Bucket="bucket")
