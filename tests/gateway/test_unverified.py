@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage.config import Settings
-from moorage.gateway.heap import Heap
 from moorage.gateway.unverified import SLOWEST_SECONDS, Reservation, UnverifiedBodies
+from moorage.heap import Heap
 from tests.gateway import alone
 from tests.gateway.harness import (
     Client,

@@ -20,7 +20,6 @@ from moorage.gateway.client_connection import ClientConnection
 from moorage.gateway.doors import Admission, Door, PlainAdmission, TlsAdmission
 from moorage.gateway.feed import Report, follow, observed
 from moorage.gateway.front import GatewayFront, Timed
-from moorage.gateway.heap import Heap
 from moorage.gateway.http import ReplyOpening, request_ids
 from moorage.gateway.identities import Identities
 from moorage.gateway.limits import LimitedConnection, limits_of
@@ -29,6 +28,7 @@ from moorage.gateway.s3.signing import S3Signer
 from moorage.gateway.tls import Certificate
 from moorage.gateway.unverified import UnverifiedBodies
 from moorage.gateway.visitors import Visitors
+from moorage.heap import Heap
 from moorage.routing.table import RoutingTable
 
 _SWEEP_SECONDS = 0.05

@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from moorage import heap
 from moorage.async_inference import messages
 from moorage.async_inference.attempt import Attempts, Rules
 from moorage.async_inference.dispatcher import Dispatcher
@@ -187,6 +188,7 @@ async def serve(settings: Settings, url: str, database: Database, sealer: Sealer
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WAIT_FOR_RECOVERY_SECONDS):
                     await recovered.wait()
+            heap.give_back()
             await _answer(app, settings, tasks)
         finally:
             feed.close()

@@ -21,6 +21,7 @@ from moorage.storage.database import Database, open_database
 from moorage.storage.failures import DatabaseUnavailable, UnusableDatabase, lasting
 from moorage.storage.lease import Contender, Lease, acquire
 from moorage.storage.lease_table import SqlLeaseTable
+from moorage.storage.new_database import make_apart
 from moorage.storage.secret_key_check import checked_sealer
 
 _TRY_AGAIN_SECONDS = 0.25
@@ -88,6 +89,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C is the parent's to pass on
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the audit log is opened anew without
     settings = Settings.from_json(os.environ["MOORAGE_SETTINGS"])
+    make_apart(settings.effective_database_url)
     try:
         uvloop.run(run(settings, os.environ["MOORAGE_URL"]))
     except UnusableDatabase as error:

@@ -16,6 +16,7 @@ from functools import cache
 
 import uvloop
 
+from moorage import heap
 from moorage.audit import AuditLog
 from moorage.auth.access import Access, OpenToken
 from moorage.auth.credentials import read_root_key
@@ -79,6 +80,7 @@ def _token_opener(settings: Settings) -> OpenToken:
 def spare_the_collector() -> None:
     """Nothing on the way of a request makes cycles that must be found soon, and looking for them costs."""
     gc.collect()
+    heap.give_back()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD, 50, 50)
 

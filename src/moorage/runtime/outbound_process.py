@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from moorage import network_namespace
+from moorage import heap, network_namespace
 from moorage.config import Settings
 from moorage.outbound.keeper import Keeper
 from moorage.outbound.links import Links
@@ -71,6 +71,7 @@ async def run(settings: Settings, url: str, plain_url: str, *, keeps: bool) -> N
         else:
             server = await serve(links, settings.outbound_socket)
             stack.callback(server.close)
+        heap.give_back()
         await stopped.wait()
 
 

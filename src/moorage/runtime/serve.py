@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 
+from moorage import heap
 from moorage.config import Settings
 from moorage.runtime import logs
 from moorage.runtime.last_words import CannotServe
@@ -31,6 +32,7 @@ def _allow_many_files() -> None:
 
 def _announce(url: str) -> None:
     print(f"Moorage is ready at {url}", flush=True)
+    heap.give_back()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ class Heap:
 
     def __init__(self, trim: Callable[[], None] | None = None) -> None:
         """`trim` gives back what is free; by default by the C library, which may have no such function."""
-        self._trim = trim or _trim
+        self._trim = trim or give_back
         self._highest = 0  # since the last time that memory was given back
         self._quiet = 0  # for how many looks much less has been held
 
@@ -34,7 +34,8 @@ class Heap:
             self._trim()
 
 
-def _trim() -> None:
+def give_back() -> None:
+    """Give back what is free, to the kernel: starting a program frees much, which it will not need again."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
     if trim is not None:
         trim(0)
