@@ -20,7 +20,7 @@ def test_functions_get_what_the_toolkit_documents(hosts: Starter) -> None:
         """)
     assert host.invoke("[1]").text == f"str|application/json|{host.base}/model|application/json"
     reply = host.invoke("1", "text/csv; header=absent", Accept="text/plain")
-    assert reply.text == f"str|text/csv; header=absent|{host.base}/model|text/plain"
+    assert reply.text == f"bytes|text/csv; header=absent|{host.base}/model|text/plain"
     assert reply.headers["content-type"] == "text/plain"
     assert host.invoke(b"\xff", "image/png", Accept="*/*").text.startswith("bytes|image/png|")
 

@@ -14,7 +14,7 @@ def test_defaults_are_those_of_a_container() -> None:
     assert settings.code_dir is None
     assert (settings.program, settings.program_is_required) == ("inference.py", False)
     assert (settings.workers, settings.timeout_seconds) == (1, 60)
-    assert settings.default_accept == "application/json"
+    assert settings.default_accept is None
     assert settings.max_request_bytes is None
 
 

@@ -239,6 +239,8 @@ class InstanceWorkshop:
                     await self._fetch_submitted_code(worker, objects, plan, environment, base_dir)
                     cache_dir = str(self.environment_of(endpoint, plan))
                     environment["MOORAGE_ENVIRONMENTS_DIR"] = cache_dir
+                    environment.setdefault("MOORAGE_MODEL_FAMILY", image.family)
+                    environment.setdefault("MOORAGE_FRAMEWORK_VERSION", image.version)
                 await worker.run("make_readable", directory=str(base_dir))
         except RoleRefused as error:
             self.discard(instance_id)

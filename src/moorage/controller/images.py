@@ -13,25 +13,25 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Final
 
 MODEL_HOST = ("{python}", "-m", "moorage.modelhost", "serve")
 OWN_REPOSITORY = "moorage/modelhost"
 
-MODEL_HOST_REPOSITORIES = frozenset(
-    {
-        "sagemaker-scikit-learn",
-        "sagemaker-xgboost",
-        "xgboost",  # 1.x of the first-party algorithm; from 0.90-1 on it is sagemaker-xgboost
-        "pytorch-inference",
-        "pytorch-inference-graviton",
-        "pytorch-training",  # the training images are hosted too: `Estimator.deploy` of an old SDK does
-        "sagemaker-pytorch",
-        "huggingface-pytorch-inference",
-        "huggingface-pytorch-training",
-        "huggingface-tensorflow-inference",
-        "sagemaker-base-python",
-    }
-)
+MODEL_HOST_REPOSITORIES: Final[Mapping[str, str]] = {
+    "sagemaker-scikit-learn": "scikit-learn",
+    "sagemaker-xgboost": "xgboost",
+    "xgboost": "xgboost",  # 1.x of the first-party algorithm; from 0.90-1 on it is sagemaker-xgboost
+    "pytorch-inference": "pytorch",
+    "pytorch-inference-graviton": "pytorch",
+    "pytorch-training": "pytorch",  # the training images are hosted too: `Estimator.deploy` of an old SDK does
+    "sagemaker-pytorch": "pytorch",
+    "huggingface-pytorch-inference": "huggingface",
+    "huggingface-pytorch-training": "huggingface",
+    "huggingface-tensorflow-inference": "huggingface",
+    "sagemaker-base-python": "generic",
+}
+"""The families of the model host, by the repositories of AWS whose containers do the same."""
 
 _PRIVATE_REGISTRY = re.compile(
     r"\d{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+"
@@ -57,6 +57,10 @@ class ResolvedImage:
 
     argv: tuple[str, ...]
     pattern: str | None = None
+    family: str = ""
+    """Of the built-in model host, which a pattern does not name."""
+    version: str = ""
+    """The tag, which begins with the framework's version."""
 
     @property
     def is_model_host(self) -> bool:
@@ -72,8 +76,12 @@ def resolve(image: str, settings_images: Mapping[str, tuple[str, ...]]) -> Resol
     pattern = _best_pattern(image, settings_images)
     if pattern is not None:
         return ResolvedImage(argv=_fill(settings_images[pattern]), pattern=pattern)
-    if _aws_repository(image) in MODEL_HOST_REPOSITORIES or _without_tag(image) == OWN_REPOSITORY:
-        return ResolvedImage(argv=_fill(MODEL_HOST))
+    repository = _aws_repository(image)
+    if repository in MODEL_HOST_REPOSITORIES:
+        family = MODEL_HOST_REPOSITORIES[repository]
+        return ResolvedImage(argv=_fill(MODEL_HOST), family=family, version=_tag(image))
+    if _without_tag(image) == OWN_REPOSITORY:
+        return ResolvedImage(argv=_fill(MODEL_HOST), family="generic")
     raise UnknownImage(image)
 
 
@@ -84,9 +92,10 @@ def _best_pattern(image: str, patterns: Mapping[str, object]) -> str | None:
     return max(matching, key=lambda pattern: (len(pattern), pattern), default=None)
 
 
-def _aws_repository(image: str) -> str | None:
+def _aws_repository(image: str) -> str:
+    """Empty for an image of another registry."""
     match = _PRIVATE_REGISTRY.fullmatch(image) or _PUBLIC_REGISTRY.fullmatch(image)
-    return _without_tag(match["repository"]) if match else None
+    return _without_tag(match["repository"]) if match else ""
 
 
 def _without_tag(image: str) -> str:
@@ -94,6 +103,11 @@ def _without_tag(image: str) -> str:
     name = image.partition("@")[0]
     directory, slash, last = name.rpartition("/")
     return directory + slash + last.partition(":")[0]
+
+
+def _tag(image: str) -> str:
+    """`host:5000/name:tag@sha256:…` → `tag`, empty if there is none."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[2]
 
 
 def _fill(argv: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,13 +1,11 @@
 """Models that bring no code: which file of the artifact is the model, how to load it, how to ask it."""
 
-import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from moorage.modelhost.errors import InvocationError, StartupError
+from moorage.modelhost.errors import InvocationError, StartupError, require
 
 # In order of preference, when an artifact holds several files that could be the model.
 _PREFERRED = (
@@ -78,29 +76,17 @@ def _loader(path: Path) -> Callable[[Path], Any] | None:
     return _LOADERS.get(path.name) or _LOADERS.get(path.suffix)
 
 
-def _require(module: str, path: Path, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise StartupError(
-            f"{path.name} needs {package}, which is not installed: "
-            f"add {package} to code/requirements.txt, or install it where the model host runs."
-        ) from error
-
-
 def _load_pickle(path: Path) -> Any:
-    return _require("joblib", path, "joblib").load(path)
+    return require("joblib", by=path.name, package="joblib", extra="sklearn").load(path)
 
 
 def _load_onnx(path: Path) -> Any:
-    onnxruntime = _require("onnxruntime", path, "onnxruntime")
+    onnxruntime = require("onnxruntime", by=path.name, package="onnxruntime", extra="onnx")
     return onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
 
 
 def _load_booster(path: Path) -> Any:
-    xgboost = _require("xgboost", path, "xgboost")
+    xgboost = require("xgboost", by=path.name, package="xgboost", extra="xgboost")
     booster = xgboost.Booster()
     try:
         booster.load_model(str(path))

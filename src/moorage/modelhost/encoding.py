@@ -46,6 +46,32 @@ def to_text(body: bytes) -> str:
         raise InvocationError(400, f"The body is not UTF-8 text: {error}.") from error
 
 
+def text_of(body: bytes | str, content_type: str | None) -> str:
+    """The text of a body, in the `charset` of its content type."""
+    if isinstance(body, str):
+        return body
+    charset = _charset(content_type)
+    if charset is None:
+        return to_text(body)
+    try:
+        return body.decode(charset)
+    except LookupError as error:
+        raise InvocationError(415, f"The charset {charset!r} is not known: send UTF-8.") from error
+    except UnicodeDecodeError as error:
+        raise InvocationError(400, f"The body is not {charset} text: {error}.") from error
+
+
+@lru_cache(maxsize=256)
+def _charset(content_type: str | None) -> str | None:
+    """None for UTF-8."""
+    for parameter in (content_type or "").split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        charset = value.strip().strip("\"'").lower()
+        if name.strip().lower() == "charset" and charset not in ("", "utf-8", "utf8"):
+            return charset
+    return None
+
+
 def decode(body: bytes | str, content_type: str | None) -> Any:
     """An array; or, of JSON objects, plain dicts. 415 and 400 as InvocationError."""
     media = media_type(content_type)
@@ -59,6 +85,8 @@ def decode(body: bytes | str, content_type: str | None) -> Any:
         raise InvocationError(
             415, f"{named}: send one of {', '.join(_DECODERS)}, or give the model an input_fn that reads it."
         )
+    if decoder is not _decode_npy:
+        body = text_of(body, content_type)
     try:
         return decoder(body)
     except ValueError as error:

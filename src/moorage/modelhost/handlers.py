@@ -19,14 +19,16 @@ from pathlib import PurePosixPath
 from types import GeneratorType, ModuleType
 from typing import Any
 
-from moorage.modelhost import artifacts, encoding
+from moorage.modelhost import encoding, families
 from moorage.modelhost.context import Context
 from moorage.modelhost.errors import StartupError
+from moorage.modelhost.families.base import Answer, ErrorReply, Family
 from moorage.modelhost.settings import Settings
 
 Function = Callable[..., Any]
 
 _REPLACED_BY_TRANSFORM = ("input_fn", "predict_fn", "output_fn")
+_NAMES_OF_CONTEXT = ("context", "ctx", "_context")
 _OF_AN_INVOCATION = (*_REPLACED_BY_TRANSFORM, "transform_fn")
 
 _PARAMETERS = {
@@ -38,10 +40,6 @@ _PARAMETERS = {
     "output_fn": ("prediction", "accept"),
     "transform_fn": ("model", "body", "content_type", "accept"),
 }
-
-
-Answer = tuple[bytes | Iterator[Any] | AsyncIterator[Any], str]
-"""A whole body, or the parts of a stream, and its content type."""
 
 
 # Abstract base classes take their time to answer, so they are asked about each type once.
@@ -64,8 +62,9 @@ class Handler:
         self._settings = settings
         self._wait = wait
         self._functions: dict[str, Function] = {}
-        self._input: Function = encoding.decode
-        self._predict: Function | None = None
+        self._family: Family = Family(settings)
+        self._input: Function = self._family.decode
+        self._predict: Function = self._family.predict
         self._output: Function | None = None
         self._transform: Function | None = None
         self._model: Any = None
@@ -77,6 +76,7 @@ class Handler:
     def load(self) -> None:
         """Imports the user's module and loads the model. What it raises besides StartupError is the user's."""
         module = _import_program(self._settings)
+        self._family = families.create(self._settings, has_code=module is not None)
         given = {name: getattr(module, name, None) for name in _PARAMETERS} if module else {}
         self._functions = {
             name: self._prepared(name, function) for name, function in given.items() if function is not None
@@ -94,32 +94,26 @@ class Handler:
         if "model_fn" in self._functions:
             self._model = self._finished(self._functions["model_fn"](str(model_dir)))
         else:
-            self._model = artifacts.load(model_dir)
+            self._model = self._family.load(model_dir)
         if "model_warmup_fn" in self._functions:
             self._finished(self._functions["model_warmup_fn"](str(model_dir), self._model))
         self._transform = self._functions.get("transform_fn")
-        self._input = self._functions.get("input_fn", encoding.decode)
-        self._predict = self._functions.get("predict_fn")
+        self._input = self._functions.get("input_fn", self._family.decode)
+        self._predict = self._functions.get("predict_fn", self._family.predict)
         self._output = self._functions.get("output_fn")
-        if self._transform is None and self._predict is None:
-            self._predict = self._default_predict()
+        if self._transform is None and "predict_fn" not in self._functions:
+            self._family.check(self._model)
 
     def _prepared(self, name: str, function: Function) -> Function:
         """As it is called: with the arguments that every such function takes."""
-        if not _takes_context(name, function):
+        if not _takes_context(name, function, fills_defaults=self._family.fills_default_context):
             return function
         if name in _OF_AN_INVOCATION:
             self.takes_context = True
         return lambda *arguments: function(*arguments, self._context)
 
-    def _default_predict(self) -> Function:
-        predict = artifacts.predictor(self._model)
-        if predict is None:
-            raise StartupError(
-                f"The model is a {type(self._model).__name__}, which has no predict method and cannot be called: "
-                f"define predict_fn(data, model) in {self._settings.program}."
-            )
-        return lambda data, model: predict(data)
+    def explain(self, error: BaseException) -> ErrorReply:
+        return self._family.explain(error)
 
     def transform(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Answer:
         """One invocation; `context` when `takes_context`. Raises InvocationError, or whatever user code raises."""
@@ -127,25 +121,21 @@ class Handler:
         content_type = headers.get("content-type")
         accept = headers.get("accept")
         if not accept or accept.strip() == "*/*":
-            accept = self._settings.default_accept
-        # Text types reach user code as str, all others as bytes, as in the toolkit.
-        is_text = encoding.media_type(content_type) in encoding.TEXT_TYPES
-        data = encoding.to_text(body) if is_text else body
+            accept = self._family.accept
+        data = encoding.to_text(body) if self._family.is_text(content_type) else body
         if self._transform is not None:
             result = self._finished(self._transform(self._model, data, content_type, accept))
             return self._answer(result, accept)
         return self._input_predict_output(data, content_type, accept)
 
     def _input_predict_output(self, body: bytes | str, content_type: str | None, accept: str) -> Answer:
-        assert self._predict is not None, "checked when the model was loaded"
         data = self._finished(self._input(body, content_type))
         prediction = self._finished(self._predict(data, self._model))
         if self._output is not None:
             return self._answer(self._finished(self._output(prediction, accept)), accept)
         if isinstance(prediction, (bytes, bytearray)) or _is_stream(prediction.__class__):
             return self._answer(prediction, accept)
-        media = encoding.choose(accept, self._settings.default_accept)
-        return encoding.encode(prediction, media), media
+        return self._family.encode(prediction, accept)
 
     def _finished(self, result: Any) -> Any:
         if _may_be_awaitable(result.__class__) and inspect.isawaitable(result):
@@ -154,7 +144,7 @@ class Handler:
 
     def _answer(self, result: Any, accept: str) -> Answer:
         body, content_type = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
-        content_type = content_type or next(iter(encoding.preferences(accept)), self._settings.default_accept)
+        content_type = content_type or self._family.reply_type(accept)
         if isinstance(body, str):
             return body.encode(), str(content_type)
         if isinstance(body, (bytes, bytearray, memoryview)):
@@ -186,7 +176,9 @@ def _import_program(settings: Settings) -> ModuleType | None:
     return importlib.import_module(".".join(program.with_suffix("").parts))
 
 
-def _takes_context(name: str, function: Function) -> bool:
+def _takes_context(name: str, function: Function, *, fills_defaults: bool) -> bool:
+    """Whether the context is passed as one argument more. A parameter with a default keeps it, but for one that is
+    named as the context is."""
     expected = _PARAMETERS[name]
     parameters = inspect.signature(function).parameters.values()
     positional = [
@@ -194,9 +186,13 @@ def _takes_context(name: str, function: Function) -> bool:
     ]
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return False
-    if len(positional) not in (len(expected), len(expected) + 1):
+    further = positional[len(expected) :]
+    if len(positional) < len(expected) or any(each.default is each.empty for each in further[1:]):
         raise StartupError(
             f"{name} takes {len(positional)} arguments, but it is called as {name}({', '.join(expected)}), or with "
             "context as one more: change its parameters."
         )
-    return len(positional) == len(expected) + 1
+    return bool(further) and (
+        further[0].default is inspect.Parameter.empty
+        or (fills_defaults and further[0].name in _NAMES_OF_CONTEXT)
+    )

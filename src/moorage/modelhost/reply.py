@@ -9,6 +9,7 @@ from moorage.modelhost import http
 from moorage.modelhost.cancellation import ClientGone
 from moorage.modelhost.connection import Connection
 from moorage.modelhost.context import FORWARDED_HEADERS, Context
+from moorage.modelhost.families.base import ErrorReply
 from moorage.modelhost.shared import Shared, State
 from moorage.modelhost.sockets import reset
 
@@ -95,9 +96,9 @@ class Reply:
         self._shared.busy_since[0] = monotonic()
         return bool(self._connection.unsent)
 
-    def error(self, status: int, message: str) -> None:
-        self.begin(http.TEXT, None)
-        self.whole(message.encode(errors="replace"), status)
+    def error(self, said: ErrorReply) -> None:
+        self.begin(said.content_type, None)
+        self.whole(said.body.encode(errors="replace"), said.status)
 
     def end(self) -> None:
         """Of a stream."""

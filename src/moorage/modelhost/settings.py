@@ -10,6 +10,9 @@ from moorage.modelhost.errors import StartupError
 
 DEFAULT_PROGRAM = "inference.py"
 
+FAMILIES = ("generic", "scikit-learn", "xgboost", "pytorch", "huggingface")
+"""Each has a module in `families`."""
+
 # The platform gives up on a real-time invocation after 60 s, so a worker that is still busy then works for
 # nobody; it is also the SageMaker toolkit's default. Async endpoints with longer predictions raise it.
 DEFAULT_TIMEOUT_SECONDS = 60.0
@@ -27,7 +30,9 @@ class Settings:
     program_is_required: bool
     workers: int
     timeout_seconds: float | None
-    default_accept: str
+    default_accept: str | None
+    family: str
+    framework_version: str
     log_level: int
     max_request_bytes: int | None
     interleaves_streams: bool
@@ -61,12 +66,21 @@ class Settings:
             program_is_required=bool(environ.get("SAGEMAKER_PROGRAM")),
             workers=int(_number(environ, "SAGEMAKER_MODEL_SERVER_WORKERS", default=1, lowest=1)),
             timeout_seconds=timeout or None,
-            default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
+            default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or None,
+            family=_family(environ),
+            framework_version=environ.get("MOORAGE_FRAMEWORK_VERSION", ""),
             log_level=_log_level(environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or "INFO"),
             max_request_bytes=max_request_bytes or None,
             interleaves_streams=environ.get("MOORAGE_INTERLEAVE_STREAMS", "").lower() != "false",
             environments_dir=_environments_dir(environ),
         )
+
+
+def _family(environ: Mapping[str, str]) -> str:
+    name = environ.get("MOORAGE_MODEL_FAMILY") or FAMILIES[0]
+    if name not in FAMILIES:
+        raise StartupError(f"MOORAGE_MODEL_FAMILY is {name!r}: set it to one of {', '.join(FAMILIES)}.")
+    return name
 
 
 def _model_dir(environ: Mapping[str, str]) -> Path:

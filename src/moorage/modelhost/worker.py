@@ -15,7 +15,6 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -38,9 +37,7 @@ if TYPE_CHECKING:
     import asyncio
 
 _LEFT_TO_THE_FRONT: Final = (signal.SIGINT, signal.SIGTERM)
-_TRACEBACK_LINES = 12
 _PR_SET_PDEATHSIG = 1
-_OUR_FILES = str(Path(__file__).parent)
 
 
 def main(control_fd: int, memory_fd: int, front_pid: int) -> None:
@@ -217,7 +214,7 @@ class Worker:
             reply.break_off()
             return
         try:
-            reply.error(*_error_answer(error))
+            reply.error(self._handler.explain(error))
         except ClientGone:
             reply.break_off()
 
@@ -232,31 +229,6 @@ class Worker:
 
             self._runner = asyncio.Runner()
         return self._runner.get_loop()
-
-
-def _error_answer(error: BaseException) -> tuple[int, str]:
-    if isinstance(error, InvocationError):
-        return error.status, error.message
-    status = 500
-    if any(base.__name__ == "BaseInferenceToolkitError" for base in type(error).__mro__):
-        # User code may raise the toolkit's own error to choose the status.
-        chosen = getattr(error, "status_code", None)
-        status = chosen if isinstance(chosen, int) and 400 <= chosen <= 599 else 500
-    lines = "".join(_user_traceback(error)).splitlines()
-    shown = "\n".join(lines[-_TRACEBACK_LINES:])
-    try:
-        said = str(error)
-    except Exception as trouble:
-        said = f"(its __str__ raises {type(trouble).__name__})"
-    return status, f"{type(error).__name__}: {said}\n\n{shown}\n"
-
-
-def _user_traceback(error: BaseException) -> list[str]:
-    """Without our own frames, which come first and tell the user nothing."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OUR_FILES):
-        trace = trace.tb_next
-    return traceback.format_exception(type(error), error, trace)
 
 
 def _failure(error: BaseException, settings: Settings) -> Failure:

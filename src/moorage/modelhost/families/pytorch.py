@@ -1,0 +1,130 @@
+"""AWS's images for PyTorch: tensors on the device, TorchScript without code.
+
+https://github.com/aws/sagemaker-pytorch-inference-toolkit
+"""
+
+import io
+from pathlib import Path
+from typing import Any, ClassVar
+
+from moorage.modelhost import encoding
+from moorage.modelhost.errors import InvocationError, StartupError, require
+from moorage.modelhost.families.base import Answer, Family
+from moorage.modelhost.settings import Settings
+
+
+def create(settings: Settings, *, has_code: bool) -> Family:
+    return PyTorch(settings)
+
+
+class PyTorch(Family):
+    distributions: ClassVar = ("torch",)
+
+    def load(self, model_dir: Path) -> Any:
+        torch = _torch()
+        path = _find(model_dir)
+        device = _device(torch)
+        try:
+            return torch.jit.load(str(path), map_location=device).to(device)
+        except RuntimeError as error:
+            raise StartupError(
+                f"{path.name} cannot be loaded as TorchScript ({' '.join(str(error).split())[:200]}): save the model "
+                "with torch.jit.script or torch.jit.trace, or add code/inference.py with a model_fn that loads it.",
+                detail=str(error),
+            ) from error
+
+    def check(self, model: Any) -> None:
+        if not is_torch(model):
+            super().check(model)
+
+    def decode(self, body: bytes | str, content_type: str | None) -> Any:
+        """A tensor; of JSON and CSV float32. CSV of one row or one column has one dimension."""
+        media = encoding.media_type(content_type)
+        if media == encoding.CSV:
+            return _float_tensor(_table(encoding.text_of(body, content_type)))
+        data = encoding.decode(body, content_type)
+        if media == encoding.NPY:
+            return _torch().from_numpy(data)
+        return _float_tensor(data)
+
+    def predict(self, data: Any, model: Any) -> Any:
+        return predict(data, model) if is_torch(model) else super().predict(data, model)
+
+    def encode(self, prediction: Any, accept: str) -> Answer:
+        return super().encode(as_plain(prediction), accept)
+
+
+def is_torch(model: Any) -> bool:
+    """Without importing torch, which a model of another kind does not need."""
+    return any(base.__module__.startswith("torch.") for base in type(model).__mro__)
+
+
+def predict(data: Any, model: Any) -> Any:
+    """As the images do: on the device, in evaluation mode, without gradients."""
+    import numpy as np
+
+    torch = _torch()
+    device = _device(torch)
+    with torch.no_grad():
+        if isinstance(data, (list, np.ndarray)):
+            data = torch.as_tensor(data)
+        return model.to(device).eval()(data.to(device) if hasattr(data, "to") else data)
+
+
+def as_plain(prediction: Any) -> Any:
+    """A tensor as an array, also within tuples, lists and dicts: what any encoder can write."""
+    if isinstance(prediction, dict):
+        return {name: as_plain(each) for name, each in prediction.items()}
+    if isinstance(prediction, (list, tuple)):
+        return [as_plain(each) for each in prediction]
+    if hasattr(prediction, "detach") and hasattr(prediction, "cpu"):
+        tensor = prediction.detach().cpu()
+        return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
+    return prediction
+
+
+def _torch() -> Any:
+    return require("torch", by="This model", package="torch", extra="torch")
+
+
+def _device(torch: Any) -> Any:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _find(model_dir: Path) -> Path:
+    files = sorted(model_dir.iterdir()) if model_dir.is_dir() else []
+    named = [path for path in files if path.suffix in (".pt", ".pth") and not path.name.startswith("._")]
+    for path in named:
+        if path.name == "model.pt":
+            return path
+    if len(named) == 1:
+        return named[0]
+    found = ", ".join(path.name for path in (named or files)[:10]) or "no file"
+    raise StartupError(
+        f"Exactly one .pth or .pt file is required in {model_dir} ({found}): name the one to serve model.pt, or add "
+        "code/inference.py with a model_fn."
+    )
+
+
+def _float_tensor(data: Any) -> Any:
+    import numpy as np
+
+    try:
+        return _torch().as_tensor(np.asarray(data, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise InvocationError(
+            400,
+            f"The body is no array of numbers ({error}): send one, or give the model an input_fn that reads it.",
+        ) from error
+
+
+def _table(text: str) -> Any:
+    import numpy as np
+
+    try:
+        table = np.genfromtxt(io.StringIO(text), dtype=np.float32, delimiter=",")
+    except ValueError as error:
+        raise InvocationError(400, f"The body is not valid {encoding.CSV}: {error}.") from error
+    if not table.size:
+        raise InvocationError(400, f"The body is not valid {encoding.CSV}: it is empty.")
+    return table
