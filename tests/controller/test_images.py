@@ -7,34 +7,42 @@ import pytest
 
 from moorage.controller.images import ResolvedImage, UnknownImage, resolve
 
-MODEL_HOST = ResolvedImage(argv=(sys.executable, "-m", "moorage.modelhost", "serve"))
+MODEL_HOST = (sys.executable, "-m", "moorage.modelhost", "serve")
 DLC = "763104351884.dkr.ecr.us-west-2.amazonaws.com"
 
 
 @pytest.mark.parametrize(
-    "image",
+    ("image", "family", "version"),
     [
-        "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3",
-        "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1",
-        "811284229777.dkr.ecr.us-east-1.amazonaws.com/xgboost:1",
-        "450853457545.dkr.ecr.cn-north-1.amazonaws.com.cn/sagemaker-xgboost:1.7-1",
-        "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com/sagemaker-scikit-learn:1.2-1",
-        f"{DLC}/pytorch-inference:2.3.0-cpu-py311-ubuntu20.04-sagemaker",
-        f"{DLC}/pytorch-training:2.3.0-cpu-py311",
-        f"{DLC}/pytorch-inference-graviton:2.3.0",
-        f"{DLC}/huggingface-pytorch-inference:2.6.0-transformers4.51.3-gpu-py312-cu124-ubuntu22.04",
-        f"{DLC}/huggingface-pytorch-inference",
-        f"{DLC}/huggingface-pytorch-inference@sha256:{'0' * 64}",
-        f"{DLC}/huggingface-pytorch-inference:2.6.0@sha256:{'0' * 64}",
-        "public.ecr.aws/deep-learning-containers/pytorch-inference:2.6.0-cpu",
-        "081325390199.dkr.ecr.us-east-1.amazonaws.com/sagemaker-base-python:1.0",
-        "moorage/modelhost",
-        "moorage/modelhost:1",
-        "moorage/modelhost:latest",
+        (
+            "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3",
+            *("scikit-learn", "1.2-1-cpu-py3"),
+        ),
+        ("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1", "xgboost", "1.7-1"),
+        ("811284229777.dkr.ecr.us-east-1.amazonaws.com/xgboost:1", "xgboost", "1"),
+        ("450853457545.dkr.ecr.cn-north-1.amazonaws.com.cn/sagemaker-xgboost:1.7-1", "xgboost", "1.7-1"),
+        (
+            "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com/sagemaker-scikit-learn:1.2-1",
+            *("scikit-learn", "1.2-1"),
+        ),
+        (f"{DLC}/pytorch-inference:2.3.0-cpu-py311", "pytorch", "2.3.0-cpu-py311"),
+        (f"{DLC}/pytorch-training:2.3.0-cpu-py311", "pytorch", "2.3.0-cpu-py311"),
+        (f"{DLC}/pytorch-inference-graviton:2.3.0", "pytorch", "2.3.0"),
+        (
+            f"{DLC}/huggingface-pytorch-inference:2.6.0-transformers4.51.3-gpu-py312",
+            *("huggingface", "2.6.0-transformers4.51.3-gpu-py312"),
+        ),
+        (f"{DLC}/huggingface-pytorch-inference", "huggingface", ""),
+        (f"{DLC}/huggingface-pytorch-inference@sha256:{'0' * 64}", "huggingface", ""),
+        (f"{DLC}/huggingface-pytorch-inference:2.6.0@sha256:{'0' * 64}", "huggingface", "2.6.0"),
+        ("public.ecr.aws/deep-learning-containers/pytorch-inference:2.6.0-cpu", "pytorch", "2.6.0-cpu"),
+        ("081325390199.dkr.ecr.us-east-1.amazonaws.com/sagemaker-base-python:1.0", "generic", "1.0"),
+        ("moorage/modelhost", "generic", ""),
+        ("moorage/modelhost:1", "generic", ""),
     ],
 )
-def test_the_python_images_of_aws_are_the_built_in_host(image: str) -> None:
-    assert resolve(image, {}) == MODEL_HOST
+def test_the_python_images_of_aws_are_the_built_in_host(image: str, family: str, version: str) -> None:
+    assert resolve(image, {}) == ResolvedImage(argv=MODEL_HOST, family=family, version=version)
 
 
 @pytest.mark.parametrize(
