@@ -109,6 +109,14 @@ _LOADERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def as_rows(data: Any, model: Any) -> Any:
+    """One row of numbers as a table of one row, for a model that takes tables."""
+    features = getattr(model, "n_features_in_", None)
+    if getattr(data, "ndim", None) == 1 and features == len(data):
+        return data.reshape(1, -1)
+    return data
+
+
 def _as_rows(data: Any, *, features: int | None) -> Any:
     """One row of numbers is taken for a table of one row, when its length says so."""
     if isinstance(data, dict):

@@ -3,8 +3,9 @@
     model_fn(model_dir) -> model
     input_fn(body, content_type) -> data
     predict_fn(data, model) -> prediction
+    predict_batch_fn(inputs, model) -> predictions, a list of as many, of several invocations at once
     output_fn(prediction, accept) -> body, or (body, content type)
-    transform_fn(model, body, content_type, accept) -> the same, in place of the three above
+    transform_fn(model, body, content_type, accept) -> the same, in place of those above
 
 Each may take one more argument, the context, and may be `async def`. A generator as the last result is a
 stream. `pre_model_fn(model_dir)` and `model_warmup_fn(model_dir, model)` run around loading, if present.
@@ -13,13 +14,15 @@ stream. `pre_model_fn(model_dir)` and `model_warmup_fn(model_dir, model)` run ar
 import importlib
 import inspect
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import PurePosixPath
 from types import GeneratorType, ModuleType
 from typing import Any
 
 from moorage.modelhost import encoding, families
+from moorage.modelhost.batches import BatchPredictor, Raised
 from moorage.modelhost.context import Context
 from moorage.modelhost.errors import StartupError
 from moorage.modelhost.families.base import Answer, ErrorReply, Family
@@ -27,7 +30,7 @@ from moorage.modelhost.settings import Settings
 
 Function = Callable[..., Any]
 
-_REPLACED_BY_TRANSFORM = ("input_fn", "predict_fn", "output_fn")
+_REPLACED_BY_TRANSFORM = ("input_fn", "predict_fn", "predict_batch_fn", "output_fn")
 _NAMES_OF_CONTEXT = ("context", "ctx", "_context")
 _OF_AN_INVOCATION = (*_REPLACED_BY_TRANSFORM, "transform_fn")
 
@@ -37,6 +40,7 @@ _PARAMETERS = {
     "model_warmup_fn": ("model_dir", "model"),
     "input_fn": ("body", "content_type"),
     "predict_fn": ("data", "model"),
+    "predict_batch_fn": ("inputs", "model"),
     "output_fn": ("prediction", "accept"),
     "transform_fn": ("model", "body", "content_type", "accept"),
 }
@@ -55,6 +59,15 @@ def _is_stream(kind: type) -> bool:
     return issubclass(kind, (Iterator, AsyncIterator))
 
 
+_context: ContextVar[Context] = ContextVar("context")
+"""Of the invocation that runs. It is no argument, so that functions that take none are called as they are."""
+
+
+def _is_async(function: Function) -> bool:
+    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    return inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+
+
 class Handler:
     """One loaded model. `wait` runs an awaitable to its end, for user functions that are async."""
 
@@ -68,19 +81,17 @@ class Handler:
         self._output: Function | None = None
         self._transform: Function | None = None
         self._model: Any = None
-        # Of the one invocation that runs. It is no argument, so that functions that take none are called as they are.
-        self._context: Context | None = None
-        self.takes_context = False
-        """Whether any function of an invocation does."""
+        self._batches = BatchPredictor(lambda data: data)
+        self._given: dict[str, Function] = {}
+        self._takes_context: set[str] = set()
 
     def load(self) -> None:
         """Imports the user's module and loads the model. What it raises besides StartupError is the user's."""
         module = _import_program(self._settings)
         self._family = families.create(self._settings, has_code=module is not None)
         given = {name: getattr(module, name, None) for name in _PARAMETERS} if module else {}
-        self._functions = {
-            name: self._prepared(name, function) for name, function in given.items() if function is not None
-        }
+        self._given = {name: function for name, function in given.items() if function is not None}
+        self._functions = {name: self._prepared(name, function) for name, function in self._given.items()}
         mixed = [name for name in _REPLACED_BY_TRANSFORM if name in self._functions]
         if "transform_fn" in self._functions and mixed:
             raise StartupError(
@@ -88,7 +99,7 @@ class Handler:
                 "transform_fn or the others, since transform_fn replaces them."
             )
         model_dir = self._settings.model_dir
-        self._context = Context(model_dir=model_dir, headers={})
+        _context.set(Context(model_dir=model_dir, headers={}))
         if "pre_model_fn" in self._functions:
             self._finished(self._functions["pre_model_fn"](str(model_dir)))
         if "model_fn" in self._functions:
@@ -99,40 +110,139 @@ class Handler:
             self._finished(self._functions["model_warmup_fn"](str(model_dir), self._model))
         self._transform = self._functions.get("transform_fn")
         self._input = self._functions.get("input_fn", self._family.decode)
-        self._predict = self._functions.get("predict_fn", self._family.predict)
         self._output = self._functions.get("output_fn")
-        if self._transform is None and "predict_fn" not in self._functions:
-            self._family.check(self._model)
+        predict_all = self._functions.get("predict_batch_fn")
+        if predict_all is None:
+            self._predict = self._functions.get("predict_fn", self._family.predict)
+            if self._transform is None and "predict_fn" not in self._given:
+                self._family.check(self._model)
+        else:
+            self._predict = self._functions.get(
+                "predict_fn", lambda data, model: predict_all([data], model)[0]
+            )
+        self._batches = BatchPredictor(
+            lambda data: self._finished(self._predict(data, self._model)),
+            None if predict_all is None else lambda inputs: predict_all(inputs, self._model),
+        )
 
     def _prepared(self, name: str, function: Function) -> Function:
         """As it is called: with the arguments that every such function takes."""
         if not _takes_context(name, function, fills_defaults=self._family.fills_default_context):
             return function
-        if name in _OF_AN_INVOCATION:
-            self.takes_context = True
-        return lambda *arguments: function(*arguments, self._context)
+        self._takes_context.add(name)
+        return lambda *arguments: function(*arguments, _context.get())
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether any function of an invocation does."""
+        return not self._takes_context.isdisjoint(_OF_AN_INVOCATION)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether user code waits in a way that lets other invocations run meanwhile."""
+        return any(_is_async(self._given[name]) for name in _OF_AN_INVOCATION if name in self._given)
+
+    @property
+    def in_the_way_of_batches(self) -> str | None:
+        """Why several invocations cannot be one batch, or None when they can."""
+        if self._transform is not None:
+            return "transform_fn makes the whole reply to one invocation"
+        if "predict_fn" in self._takes_context:
+            return "predict_fn takes the context of one invocation"
+        return "functions are async, and run side by side" if self.is_async else None
 
     def explain(self, error: BaseException) -> ErrorReply:
         return self._family.explain(error)
 
     def transform(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Answer:
         """One invocation; `context` when `takes_context`. Raises InvocationError, or whatever user code raises."""
-        self._context = context
-        content_type = headers.get("content-type")
+        steps = self._steps(body, headers, context)
+        try:
+            result = next(steps)
+            while True:
+                result = steps.send(self._finished(result))
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
+
+    async def transform_async(
+        self, body: bytes, headers: Mapping[str, str], context: Context | None
+    ) -> Answer:
+        """The same, beside others."""
+        steps = self._steps(body, headers, context)
+        try:
+            result = next(steps)
+            while True:
+                result = steps.send(await result if inspect.isawaitable(result) else result)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
+
+    def transform_all(
+        self, calls: Sequence[tuple[bytes, Mapping[str, str], Context | None]]
+    ) -> list[Answer | Raised]:
+        """Several invocations, whose predictions are made at once where the inputs are alike."""
+        results: list[Any] = []
+        for call in calls:
+            results.append(self._alone(self._read, *call))
+        read = [number for number, result in enumerate(results) if not isinstance(result, Raised)]
+        predictions = self._batches.predict(
+            [results[number] for number in read], [calls[number][1].get("content-type") for number in read]
+        )
+        for number, prediction in zip(read, predictions, strict=True):
+            _, headers, context = calls[number]
+            results[number] = prediction
+            if not isinstance(prediction, Raised):
+                results[number] = self._alone(self._write, prediction, headers, context)
+        return results
+
+    def _alone(self, step: Function, *arguments: Any) -> Any:
+        """What fails for one invocation of a batch does not fail for the others."""
+        try:
+            return step(*arguments)
+        except Exception as error:
+            return Raised(error)
+
+    def _read(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Any:
+        content_type, _ = self._begin(headers, context)
+        data = self._finished(self._input(self._text_or_bytes(body, content_type), content_type))
+        return self._family.as_rows(data, self._model) if "predict_fn" not in self._given else data
+
+    def _write(self, prediction: Any, headers: Mapping[str, str], context: Context | None) -> Answer:
+        _, accept = self._begin(headers, context)
+        if self._output is not None:
+            return self._answer(self._finished(self._output(prediction, accept)), accept)
+        return self._encoded(prediction, accept)
+
+    def _begin(self, headers: Mapping[str, str], context: Context | None) -> tuple[str | None, str]:
+        """The content type of the request, and what the reply may be."""
+        if context is not None:
+            _context.set(context)
         accept = headers.get("accept")
         if not accept or accept.strip() == "*/*":
             accept = self._family.accept
-        data = encoding.to_text(body) if self._family.is_text(content_type) else body
-        if self._transform is not None:
-            result = self._finished(self._transform(self._model, data, content_type, accept))
-            return self._answer(result, accept)
-        return self._input_predict_output(data, content_type, accept)
+        return headers.get("content-type"), accept
 
-    def _input_predict_output(self, body: bytes | str, content_type: str | None, accept: str) -> Answer:
-        data = self._finished(self._input(body, content_type))
-        prediction = self._finished(self._predict(data, self._model))
+    def _text_or_bytes(self, body: bytes, content_type: str | None) -> bytes | str:
+        return encoding.to_text(body) if self._family.is_text(content_type) else body
+
+    def _steps(
+        self, body: bytes, headers: Mapping[str, str], context: Context | None
+    ) -> Generator[Any, Any, Answer]:
+        """Yields what user functions return, and is sent what came of it."""
+        content_type, accept = self._begin(headers, context)
+        data = self._text_or_bytes(body, content_type)
+        if self._transform is not None:
+            result = yield self._transform(self._model, data, content_type, accept)
+            return self._answer(result, accept)
+        read = yield self._input(data, content_type)
+        prediction = yield self._predict(read, self._model)
         if self._output is not None:
-            return self._answer(self._finished(self._output(prediction, accept)), accept)
+            written = yield self._output(prediction, accept)
+            return self._answer(written, accept)
+        return self._encoded(prediction, accept)
+
+    def _encoded(self, prediction: Any, accept: str) -> Answer:
         if isinstance(prediction, (bytes, bytearray)) or _is_stream(prediction.__class__):
             return self._answer(prediction, accept)
         return self._family.encode(prediction, accept)

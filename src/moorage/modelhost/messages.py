@@ -5,14 +5,15 @@
                         TIDY                            close what nobody has used since the last of these
                         SHUTDOWN                        serve what is there and leave (end of file: leave at once)
     worker -> front     LOADED | FAILED                 the model is loaded, or why it is not
+                                                        (LOADED has KEEPS where connections stay with the worker)
                         RETURNED slot                   answered; the front is to wait for its next request
                         CLOSED slot                     no more is to come of this connection
                         WAITING slot                    its body is still on the way; the turn is free
                         READY slot                      now it is there
                         DRAINED                         what was there is served, all connections are closed
 
-A slot is a number for a connection that both sides know it by, and the place of its state in `shared`. With one
-worker, connections stay where they are: only CONNECTION and CLOSED are about them.
+A slot is a number for a connection that both sides know it by, and the place of its state in `shared`. Where
+connections stay with the worker, only CONNECTION and CLOSED are about them.
 """
 
 import json
@@ -26,6 +27,7 @@ from enum import IntEnum
 DUMP_SIGNAL = signal.SIGRTMIN + 4
 
 MAX_BYTES = 128 * 1024
+KEEPS = b"keeps"
 
 _PREFIX = struct.Struct("!BI")
 _MAX_SENTENCE, _MAX_DETAIL = 1_000, 20_000  # JSON may make six bytes of a character

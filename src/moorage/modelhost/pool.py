@@ -121,7 +121,7 @@ class WorkerPool:
                 worker.tell(Kind.GO, worker.holder)
         while self._waiting and (free := self._free()) is not None:
             slot = free.hand_over(self._waiting.popleft())
-            if self._settings.workers > 1:
+            if not free.keeps:
                 free.holder = slot
         if not self._waiting and all(worker.holder is None for worker in self._alive):
             self._settled.set()

@@ -36,6 +36,9 @@ class Settings:
     log_level: int
     max_request_bytes: int | None
     interleaves_streams: bool
+    batch_size: int
+    batch_delay_seconds: float
+    threads: int
     environments_dir: Path
 
     @property
@@ -71,9 +74,25 @@ class Settings:
             framework_version=environ.get("MOORAGE_FRAMEWORK_VERSION", ""),
             log_level=_log_level(environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or "INFO"),
             max_request_bytes=max_request_bytes or None,
+            batch_size=_batch_size(environ),
+            batch_delay_seconds=_batch_delay(environ) / 1000,
+            threads=int(_number(environ, "MOORAGE_THREADS", default=1, lowest=1, highest=1000)),
             interleaves_streams=environ.get("MOORAGE_INTERLEAVE_STREAMS", "").lower() != "false",
             environments_dir=_environments_dir(environ),
         )
+
+
+def _batch_size(environ: Mapping[str, str]) -> int:
+    """Invocations; 1 is none. The second variable is one that people have set for TorchServe."""
+    name = next((each for each in ("MOORAGE_BATCH_SIZE", "SAGEMAKER_TS_BATCH_SIZE") if environ.get(each)), "")
+    return int(_number(environ, name, default=1, lowest=1, highest=10_000)) if name else 1
+
+
+def _batch_delay(environ: Mapping[str, str]) -> float:
+    """Milliseconds. The default is TorchServe's."""
+    names = ("MOORAGE_BATCH_DELAY_MS", "SAGEMAKER_TS_MAX_BATCH_DELAY")
+    name = next((each for each in names if environ.get(each)), names[0])
+    return _number(environ, name, default=100, highest=60_000)
 
 
 def _family(environ: Mapping[str, str]) -> str:

@@ -27,6 +27,13 @@ class Stream(Protocol):
         """Ends it, while it waits for its client. Raises what user code raises."""
 
 
+class Running:
+    """In the place of a stream: an invocation that goes on beside others, and tells the server when it has ended."""
+
+
+RUNNING = Running()
+
+
 class SyncStream:
     def __init__(self, parts: Iterator[Any], reply: "Reply", cancellation: Cancellation) -> None:
         self.reply = reply

@@ -14,20 +14,24 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage.modelhost import messages
+from moorage.modelhost.batches import Raised
 from moorage.modelhost.cancellation import CANCEL_SIGNAL, Cancellation, ClientGone
 from moorage.modelhost.connection import Connection, Request
 from moorage.modelhost.context import Context
 from moorage.modelhost.errors import InvocationError, StartupError
+from moorage.modelhost.families.base import Answer
+from moorage.modelhost.gathering import Gathering
 from moorage.modelhost.handlers import Handler
 from moorage.modelhost.messages import DUMP_SIGNAL, Failure, Kind
 from moorage.modelhost.reply import Reply
-from moorage.modelhost.serving import Server
+from moorage.modelhost.serving import PATIENCE_SECONDS, Call, InvokeAll, Server
 from moorage.modelhost.settings import Settings
 from moorage.modelhost.shared import Shared
 from moorage.modelhost.streams import AsyncStream, Stream, SyncStream, attached
@@ -35,6 +39,10 @@ from moorage.modelhost.watcher import Watcher
 
 if TYPE_CHECKING:
     import asyncio
+
+    from moorage.modelhost.side_by_side import SideBySide
+
+logger = logging.getLogger("modelhost")
 
 _LEFT_TO_THE_FRONT: Final = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
@@ -107,6 +115,7 @@ class Worker:
         self._handler = Handler(settings, wait=self._wait)
         self._current = Cancellation()
         self._runner: asyncio.Runner | None = None
+        self._wait_otherwise: Callable[[Awaitable[Any]], Any] | None = None
         signal.signal(CANCEL_SIGNAL, self._on_signal)
 
     def run(self) -> None:
@@ -120,21 +129,86 @@ class Worker:
             self._control.send(messages.encode(Kind.FAILED, payload=failure.encode()))
             signal.pause()  # the front ends us when it has read that
             return
+        side_by_side = self._side_by_side()
+        batches = self._batches() if side_by_side is None else None
+        keeps = self._settings.workers == 1 or side_by_side is not None or batches is not None
+        patience = PATIENCE_SECONDS if self._settings.interleaves_streams else None
         server = Server(
             self._control,
             self._shared,
             watcher,
-            self._invoke,
+            self._invoke if side_by_side is None else side_by_side.start,
             self._go_on,
-            keeps=self._settings.workers == 1,
+            keeps=keeps,
             max_request_bytes=self._settings.max_request_bytes,
-            interleaves=self._settings.interleaves_streams,
+            patience_seconds=patience if side_by_side is None else 0.0,
+            batches=batches,
         )
-        self._control.send(messages.encode(Kind.LOADED))
-        server.run()
+        self._control.send(messages.encode(Kind.LOADED, payload=messages.KEEPS if keeps else b""))
+        if side_by_side is None:
+            server.run()
+        else:
+            side_by_side.run(server)
         self._control.send(messages.encode(Kind.DRAINED))
         if self._runner is not None:
             self._runner.close()
+
+    def _side_by_side(self) -> "SideBySide | None":
+        """What runs invocations beside each other, where they can be."""
+        if not self._handler.is_async and self._settings.threads == 1:
+            return None
+        from moorage.modelhost.side_by_side import (
+            SideBySide,  # here, because it needs asyncio, which is slow to import
+        )
+
+        result = SideBySide(
+            self._settings,
+            self._handler,
+            self._shared,
+            context=lambda request: self._context(request.headers),
+            failed=lambda error, reply, cancelled: self._failed(error, reply, cancelled=cancelled),
+            loop=self._loop(),
+        )
+        if not self._handler.is_async:
+            self._wait_otherwise = result.wait
+        return result
+
+    def _batches(self) -> tuple[Gathering, InvokeAll] | None:
+        settings = self._settings
+        if settings.batch_size == 1:
+            return None
+        obstacle = self._handler.in_the_way_of_batches
+        if obstacle is not None:
+            logger.warning("invocations are not run in batches: %s", obstacle)
+            return None
+        return Gathering(
+            most=settings.batch_size, delay_seconds=settings.batch_delay_seconds
+        ), self._invoke_all
+
+    def _invoke_all(self, calls: Sequence[Call]) -> list[Stream | None]:
+        """A batch. For each, a stream whose client does not read, or None."""
+        cancellations = [Cancellation() for _ in calls]
+        for (connection, _, _), cancellation in zip(calls, cancellations, strict=True):
+            connection.running = cancellation
+        contexts = [self._context(request.headers) for _, request, _ in calls]
+        self._current = Cancellation()
+        self._shared.busy_since[0] = monotonic()
+        try:
+            answers = self._handler.transform_all(
+                [
+                    (request.body, request.headers, context)
+                    for (_, request, _), context in zip(calls, contexts, strict=True)
+                ]
+            )
+        except BaseException as error:
+            answers = [Raised(error)] * len(calls)
+        streams = []
+        for (connection, _, reply), cancellation, context, answer in zip(
+            calls, cancellations, contexts, answers, strict=True
+        ):
+            step = partial(self._write, answer, reply, context)
+            streams.append(self._run(connection, cancellation, reply, step))
+        return streams
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._current.on_signal(signum, frame)
@@ -173,8 +247,13 @@ class Worker:
 
     def _answer(self, request: Request, reply: Reply) -> Stream | None:
         headers = request.headers
-        context = self._context(headers) if self._handler.takes_context else None
-        body, content_type = self._handler.transform(request.body, headers, context)
+        context = self._context(headers)
+        return self._write(self._handler.transform(request.body, headers, context), reply, context)
+
+    def _write(self, answer: Answer | Raised, reply: Reply, context: Context | None) -> Stream | None:
+        if isinstance(answer, Raised):
+            raise answer.error
+        body, content_type = answer
         reply.begin(content_type, context)
         if isinstance(body, bytes):
             _flush_output()
@@ -196,7 +275,10 @@ class Worker:
         _flush_output()
         stream.reply.break_off()
 
-    def _context(self, headers: dict[str, str]) -> Context:
+    def _context(self, headers: dict[str, str]) -> Context | None:
+        """None where user code does not take it."""
+        if not self._handler.takes_context:
+            return None
         return Context(
             model_dir=self._settings.model_dir,
             headers=headers,
@@ -220,6 +302,8 @@ class Worker:
 
     def _wait(self, awaitable: Awaitable[Any]) -> Any:
         """Runs async user code."""
+        if self._wait_otherwise is not None:
+            return self._wait_otherwise(awaitable)
         return self._loop().run_until_complete(attached(awaitable, self._current))
 
     def _loop(self) -> "asyncio.AbstractEventLoop":

@@ -44,6 +44,8 @@ class WorkerProcess:
     ) -> None:
         self.name = name
         self.alive = True
+        self.keeps = False
+        """Whether connections stay with it; else one at a time is with it, and goes back after each reply."""
         self.leaving = False  # it has been told to: it gets no new connections
         self.visitors: dict[int, Visitor] = {}
         self.holder: int | None = None
@@ -114,6 +116,7 @@ class WorkerProcess:
                 f"The process that loads the model {self._exit.result()}: its last lines above may say why."
             )
         message = self._loaded.result()
+        self.keeps = message.payload == messages.KEEPS
         if message.kind is Kind.FAILED:
             failure = Failure.decode(message.payload)
             raise StartupError(failure.sentence, detail=failure.detail)

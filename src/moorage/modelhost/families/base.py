@@ -1,6 +1,6 @@
 """The family of images that are no other family's: any model, JSON, CSV and NPY."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,6 +35,7 @@ class Family:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._ask: Callable[[Any], Any] | None = None
 
     @property
     def accept(self) -> str:
@@ -46,8 +47,9 @@ class Family:
         return artifacts.load(model_dir)
 
     def check(self, model: Any) -> None:
-        """StartupError when `predict` has no way to ask this model."""
-        if artifacts.predictor(model) is None:
+        """Before the first `predict` of this model. StartupError when there is no way to ask it."""
+        self._ask = artifacts.predictor(model)
+        if self._ask is None:
             raise StartupError(
                 f"The model is a {type(model).__name__}, which has no predict method and cannot be called: "
                 f"define predict_fn(data, model) in {self.settings.program}."
@@ -62,9 +64,12 @@ class Family:
         return encoding.decode(body, content_type)
 
     def predict(self, data: Any, model: Any) -> Any:
-        predict = artifacts.predictor(model)
-        assert predict is not None, "checked when the model was loaded"
-        return predict(data)
+        assert self._ask is not None, "checked when the model was loaded"
+        return self._ask(data)
+
+    def as_rows(self, data: Any, model: Any) -> Any:
+        """What `predict` may be given in a batch: one row is a table of one row."""
+        return artifacts.as_rows(data, model)
 
     def encode(self, prediction: Any, accept: str) -> Answer:
         """The reply with what `predict` gave. 406 as InvocationError."""

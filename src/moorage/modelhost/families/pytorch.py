@@ -50,6 +50,9 @@ class PyTorch(Family):
     def predict(self, data: Any, model: Any) -> Any:
         return predict(data, model) if is_torch(model) else super().predict(data, model)
 
+    def as_rows(self, data: Any, model: Any) -> Any:
+        return data if is_torch(model) else super().as_rows(data, model)
+
     def encode(self, prediction: Any, accept: str) -> Answer:
         return super().encode(as_plain(prediction), accept)
 
