@@ -61,6 +61,7 @@ def moorage_serve(
     *options: object,
     image: Path | None = None,
     core: int | None = None,
+    python: Path = Path(sys.executable),
 ) -> Iterator[MoorageServer]:
     """A server with its data in `folder`. `image` is a program that containers with the image `benchmark` run; they
     see the files that the benchmark sees."""
@@ -68,7 +69,7 @@ def moorage_serve(
     settings = folder / "moorage.toml"
     images = f"container_isolation = 'none'\n[images]\nbenchmark = '{sys.executable} {image}'\n"
     settings.write_text(images if image else "")
-    command = [sys.executable, "-m", "moorage", "serve", "--port", 0, "--data-dir", data_dir]
+    command = [python, "-m", "moorage", "serve", "--port", 0, "--data-dir", data_dir]
     command += ["--config", settings, *options]
     with process(*command, core=core, folder=folder, stop_seconds=90.0, piped=True) as child:
         assert child.stdout is not None
