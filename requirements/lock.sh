@@ -19,6 +19,7 @@ for tools in uv go node sagemaker-sdk; do
     compile_file "requirements/$tools.in" --output-file "requirements/$tools.txt"
 done
 compile_file --group bench --output-file requirements/bench.txt
+compile --extra sklearn --extra onnx --extra transformers --group frameworks --output-file requirements/frameworks.txt
 for server in litserve bentoml mlserver ray; do
     compile_file "requirements/bench-$server.in" --output-file "requirements/bench-$server.txt"
 done
