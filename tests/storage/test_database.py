@@ -1,8 +1,11 @@
 """Opening databases: migrations, settings of the connections, what a restart keeps."""
 
 import asyncio
+import random
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from moorage.resources import Model
 from moorage.storage import migrations, schema
 from moorage.storage.base import ListQuery
-from moorage.storage.database import Database, SchemaError, open_database
+from moorage.storage.database import Database, SchemaError, SqliteConnection, open_database
 from moorage.storage.failures import DatabaseUnavailable
 from moorage.storage.resources import SqlResourceStore
 
@@ -190,3 +193,40 @@ async def _lost(connection: AsyncConnection) -> asyncio.Event:
     assert driver is not None
     driver.add_termination_listener(lambda _: lost.set())
     return lost
+
+
+async def test_a_write_that_is_cancelled_leaves_no_lock(tmp_path: Path) -> None:
+    """Whoever still holds a cursor of it, as the traceback of the cancellation does."""
+    path = tmp_path / "database"
+    with closing(sqlite3.connect(path)) as setting_up:
+        setting_up.execute("CREATE TABLE t (a INTEGER)")
+    connection = sqlite3.connect(path, factory=SqliteConnection, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    held = connection.execute("INSERT INTO t VALUES (1), (2) RETURNING a")
+    connection.close()
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert other.execute("SELECT * FROM t").fetchall() == []
+    del held
+
+
+async def test_writes_go_on_after_others_were_cancelled_at_any_moment(tmp_path: Path) -> None:
+    database = await open_database(f"sqlite:///{tmp_path}/database", timeout_seconds=5)
+    chance = random.Random(1)
+    try:
+        async with database.write() as connection:
+            await connection.execute(text("CREATE TABLE t (a INTEGER)"))
+
+        async def write() -> None:
+            async with database.write() as connection:
+                await connection.execute(text("INSERT INTO t VALUES (1)"))
+
+        for _ in range(60):
+            writing = asyncio.ensure_future(write())
+            for _ in range(chance.randrange(8)):
+                await asyncio.sleep(chance.choice([0, 0.0001, 0.0005]))
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            await write()
+    finally:
+        await database.close()

@@ -18,6 +18,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
+    suppress,
 )
 from datetime import datetime
 from functools import partial
@@ -323,7 +324,9 @@ def _newer(why: object) -> SchemaError:
 def _create_engine(url: URL, timeout_seconds: float, **options: Any) -> AsyncEngine:
     options["json_serializer"] = to_json
     if url.get_backend_name() == "sqlite":
-        engine = create_async_engine(url, pool_size=4, max_overflow=0, **options)
+        engine = create_async_engine(
+            url, pool_size=4, max_overflow=0, connect_args={"factory": SqliteConnection}, **options
+        )
         event.listen(engine.sync_engine, "connect", partial(_set_up_sqlite, timeout_seconds))
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -332,6 +335,16 @@ def _create_engine(url: URL, timeout_seconds: float, **options: Any) -> AsyncEng
     event.listen(engine.sync_engine, "checkin", _note_use)
     event.listen(engine.sync_engine, "checkout", _refuse_if_lost)
     return engine
+
+
+class SqliteConnection(sqlite3.Connection):
+    """Whose transaction ends with it. SQLite itself keeps a connection, with its lock, until the last cursor is gone:
+    that of a statement which was cancelled may be held by a traceback."""
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):  # there is none
+            self.rollback()
+        super().close()
 
 
 _SERVER_SIDE = """
