@@ -1,7 +1,7 @@
 """Models that bring no code: which file of the artifact is the model, how to load it, how to ask it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ _PREFERRED = (
     "model.json",
     "xgboost-model",
     "model.bst",
+    "model.pt",
 )
+
+_ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 _ONNX_DTYPES = {
     "tensor(float)": "float32",
@@ -43,13 +46,17 @@ def predictor(model: Any) -> Callable[[Any], Any] | None:
         return lambda data: _predict_onnx(model, data)
     if kind.__module__.startswith("xgboost.") and kind.__name__ == "Booster":
         return lambda data: _predict_booster(model, data)
+    if any(base.__module__.startswith("torch.") for base in kind.__mro__):
+        from moorage.modelhost.families import pytorch
+
+        return lambda data: pytorch.as_plain(pytorch.predict(data, model))
     if callable(getattr(model, "predict", None)):
         return lambda data: model.predict(_as_rows(data, features=getattr(model, "n_features_in_", None)))
     return model if callable(model) else None
 
 
 def _find(model_dir: Path) -> Path:
-    files = sorted(path for path in model_dir.iterdir() if path.is_file()) if model_dir.is_dir() else []
+    files = visible_files(model_dir)
     candidates = {path.name: path for path in files if _loader(path)}
     for name in _PREFERRED:
         if name in candidates:
@@ -62,9 +69,35 @@ def _find(model_dir: Path) -> Path:
             "or add code/inference.py with a model_fn."
         )
     found = f"only {', '.join(path.name for path in files[:10])}" if files else "no file"
-    raise StartupError(
-        f"There is nothing to serve in {model_dir} ({found}): add code/inference.py with a model_fn, or a model "
-        "saved as *.joblib, *.pkl, *.onnx, *.ubj, *.json (XGBoost), *.bst or xgboost-model."
+    raise StartupError(f"There is nothing to serve in {model_dir} ({found}): {_advice(model_dir, files)}.")
+
+
+def visible_files(model_dir: Path) -> list[Path]:
+    """Those in the root, without hidden ones: macOS's tar adds a `._name` for each."""
+    if not model_dir.is_dir():
+        return []
+    return sorted(path for path in model_dir.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _advice(model_dir: Path, files: Sequence[Path]) -> str:
+    archives = [path.name for path in files if path.name.endswith(_ARCHIVES)]
+    if archives:
+        return f"{archives[0]} is an archive inside of the archive; upload that one itself as model.tar.gz"
+    programs = [path.name for path in files if path.suffix == ".py"]
+    if programs:
+        named = ", ".join(programs[:5])
+        return f"call the file with model_fn inference.py, or name it in SAGEMAKER_PROGRAM ({named})"
+    directories = (
+        sorted(path.name for path in model_dir.iterdir() if path.is_dir()) if model_dir.is_dir() else []
+    )
+    if not files and len(directories) == 1 and directories[0] != "code":
+        return (
+            f"all is in the directory {directories[0]}/; pack what is in it: "
+            f"tar -C {directories[0]} -czf model.tar.gz ."
+        )
+    return (
+        "add code/inference.py with a model_fn, or a model saved as *.joblib, *.pkl, *.onnx, *.ubj, *.json "
+        "(XGBoost), *.bst or xgboost-model, or as TorchScript in model.pt"
     )
 
 
@@ -98,7 +131,15 @@ def _load_booster(path: Path) -> Any:
     return booster
 
 
+def _load_torchscript(path: Path) -> Any:
+    from moorage.modelhost.families import pytorch
+
+    return pytorch.load(path)
+
+
 _LOADERS: dict[str, Callable[[Path], Any]] = {
+    ".pt": _load_torchscript,
+    ".pth": _load_torchscript,
     ".joblib": _load_pickle,
     ".pkl": _load_pickle,
     ".pickle": _load_pickle,

@@ -1,4 +1,4 @@
-"""Starts a worker, as a script: `python -P bootstrap.py CONTROL_FD MEMORY_FD FRONT_PID`.
+"""Starts a worker, as a script: `python -P bootstrap.py CONTROL_FD MEMORY_FD FRONT_PID NUMBER`.
 
 By path and not with -m, so that it works from an environment in which this package is not installed, and
 from the user's code directory, without anything of the user's in front of the standard library (-P).

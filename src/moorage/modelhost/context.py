@@ -1,10 +1,14 @@
 """The `context` argument of user functions, with the method names the SageMaker toolkit documents."""
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from moorage.modelhost.http import sendable
+
+logger = logging.getLogger("metrics")
 
 # The only reply headers that have a meaning for a SageMaker client besides Content-Type.
 FORWARDED_HEADERS = frozenset(
@@ -80,6 +84,50 @@ class RequestProcessor:
         return self._response_headers if key is None else self._response_headers.get(key)
 
 
+class Metrics:
+    """Writes what user code counts and measures to the log, in the model servers' own format."""
+
+    def add_counter(self, name: str, value: float, idx: Any = None, dimensions: Any = None) -> None:
+        self.add_metric(name, value, idx, "Count", dimensions)
+
+    def add_time(
+        self, name: str, value: float, idx: Any = None, unit: str = "ms", dimensions: Any = None
+    ) -> None:
+        self.add_metric(name, value, idx, {"ms": "Milliseconds", "s": "Seconds"}.get(unit, unit), dimensions)
+
+    def add_size(
+        self, name: str, value: float, idx: Any = None, unit: str = "MB", dimensions: Any = None
+    ) -> None:
+        units = {"B": "Bytes", "kB": "Kilobytes", "MB": "Megabytes", "GB": "Gigabytes"}
+        self.add_metric(name, value, idx, units.get(unit, unit), dimensions)
+
+    def add_percent(self, name: str, value: float, idx: Any = None, dimensions: Any = None) -> None:
+        self.add_metric(name, value, idx, "Percent", dimensions)
+
+    def add_error(self, name: str, value: Any, dimensions: Any = None) -> None:
+        self.add_metric(name, value, None, "", dimensions)
+
+    def add_metric(
+        self, name: str, value: Any, idx: Any = None, unit: str | None = None, dimensions: Any = None
+    ) -> None:
+        logger.info("%s.%s:%s|#%s", name, unit or "Unit", value, _dimensions(dimensions))
+
+
+def _dimensions(dimensions: Any) -> str:
+    named = [(getattr(each, "name", each), getattr(each, "value", "")) for each in dimensions or ()]
+    return ",".join(f"{name}:{value}" for name, value in named)
+
+
+def gpu_of(worker: int) -> int | None:
+    """The GPU for a worker: they take turns. None where there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        count = len([each for each in visible.split(",") if each.strip() not in ("", "-1")])
+    else:
+        count = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return worker % count if count else None
+
+
 class Context:
     """What user code may know of the invocation, and set on its reply.
 
@@ -87,15 +135,23 @@ class Context:
     `set_response_header(name, value)` is `set_response_header(0, name, value)`.
     """
 
-    def __init__(self, *, model_dir: Path, headers: Mapping[str, str], request_id: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        model_dir: Path,
+        headers: Mapping[str, str],
+        request_id: str = "",
+        gpu_id: int | None = None,
+    ) -> None:
         self.model_name = "model"
         self.manifest: dict[str, Any] = {}
-        self.metrics = None
+        self.metrics = Metrics()
         self.system_properties = {
             "model_dir": str(model_dir),
-            "gpu_id": None,
+            "gpu_id": gpu_id,
             "batch_size": 1,
             "server_name": "moorage",
+            "server_version": "1.0",
         }
         self.request_ids = {0: request_id}
         self.request_processor = [RequestProcessor(headers)]

@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 from types import GeneratorType, ModuleType
 from typing import Any
 
-from moorage.modelhost import encoding, families
+from moorage.modelhost import encoding, families, versions
 from moorage.modelhost.batches import BatchPredictor, Raised
 from moorage.modelhost.context import Context
 from moorage.modelhost.errors import StartupError
@@ -71,7 +71,10 @@ def _is_async(function: Function) -> bool:
 class Handler:
     """One loaded model. `wait` runs an awaitable to its end, for user functions that are async."""
 
-    def __init__(self, settings: Settings, *, wait: Callable[[Awaitable[Any]], Any]) -> None:
+    def __init__(
+        self, settings: Settings, *, wait: Callable[[Awaitable[Any]], Any], gpu_id: int | None = None
+    ) -> None:
+        self._gpu_id = gpu_id
         self._settings = settings
         self._wait = wait
         self._functions: dict[str, Function] = {}
@@ -99,7 +102,7 @@ class Handler:
                 "transform_fn or the others, since transform_fn replaces them."
             )
         model_dir = self._settings.model_dir
-        _context.set(Context(model_dir=model_dir, headers={}))
+        _context.set(Context(model_dir=model_dir, headers={}, gpu_id=self._gpu_id))
         if "pre_model_fn" in self._functions:
             self._finished(self._functions["pre_model_fn"](str(model_dir)))
         if "model_fn" in self._functions:
@@ -150,6 +153,11 @@ class Handler:
         if "predict_fn" in self._takes_context:
             return "predict_fn takes the context of one invocation"
         return "functions are async, and run side by side" if self.is_async else None
+
+    def version_differences(self) -> list[str]:
+        """Sentences about frameworks that are others than the image says."""
+        named = versions.named_by(self._settings.framework_version, self._family.distributions)
+        return versions.differences(named)
 
     def explain(self, error: BaseException) -> ErrorReply:
         return self._family.explain(error)
@@ -268,14 +276,16 @@ class Handler:
 
 
 def _import_program(settings: Settings) -> ModuleType | None:
-    """The user's module, or None when the model brings none."""
-    if settings.code_dir is not None:
-        # Also without a program: a pickled model may need modules that lie here.
-        sys.path[:0] = [str(settings.code_dir), str(settings.code_dir / "lib")]
+    """The user's module, or None when the model brings none. It is looked for in `code/`, then beside the model."""
+    directories = [] if settings.code_dir is None else [settings.code_dir, settings.code_dir / "lib"]
+    if settings.model_dir not in directories:
+        directories.append(settings.model_dir)
+    # Also without a program: a pickled model may need modules that lie here.
+    sys.path[:0] = map(str, directories)
     program = PurePosixPath(settings.program)
     if program.suffix != ".py":
         program = PurePosixPath(settings.program.replace(".", "/") + ".py")
-    if settings.code_dir is None or not (settings.code_dir / program).is_file():
+    if not any((directory / program).is_file() for directory in directories):
         if settings.program_is_required:
             where = settings.code_dir or settings.model_dir / "code"
             raise StartupError(

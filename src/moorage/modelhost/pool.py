@@ -57,8 +57,8 @@ class WorkerPool:
 
     async def launch(self) -> None:
         """Starts the processes, and does not wait for what they load. `stop` ends them in any case."""
-        for number in range(1, self._settings.workers + 1):
-            self._loading.append(await WorkerProcess.launch(f"worker {number}", self._python, self._settings))
+        for number in range(self._settings.workers):
+            self._loading.append(await WorkerProcess.launch(number, self._python, self._settings))
 
     async def load(self) -> None:
         """Returns once every worker has loaded the model. StartupError as soon as one cannot."""
@@ -178,7 +178,7 @@ class WorkerPool:
             self._bury(worker, how)
             # Only a worker that never finished an invocation is a sign that the next will not either.
             failures = 0 if worker.served else failures + 1
-            worker, failures = await self._replace(worker.name, failures)
+            worker, failures = await self._replace(worker.number, failures)
             self._join(worker)
             logger.info("%s replaced", worker.name)
 
@@ -197,19 +197,19 @@ class WorkerPool:
                 _tell_of_loss(visitor, state, http.text(500, apology, close=True, headers=headers))
         self._give_turns()
 
-    async def _replace(self, name: str, failures: int) -> tuple[WorkerProcess, int]:
+    async def _replace(self, number: int, failures: int) -> tuple[WorkerProcess, int]:
         while True:
             delay = min(_FIRST_BACKOFF_SECONDS * 2 ** min(failures, 10), _LONGEST_BACKOFF_SECONDS)
             await asyncio.sleep(delay)
             try:
-                return await self._loaded(name), failures
+                return await self._loaded(number), failures
             except StartupError as error:
                 failures += 1
-                self._report_failed_replacement(name, error)
+                self._report_failed_replacement(f"worker {number + 1}", error)
 
-    async def _loaded(self, name: str) -> WorkerProcess:
+    async def _loaded(self, number: int) -> WorkerProcess:
         """A worker with the model. StartupError when there can be none now."""
-        worker = await WorkerProcess.launch(name, self._python, self._settings)
+        worker = await WorkerProcess.launch(number, self._python, self._settings)
         try:
             await worker.loaded()
         except BaseException:  # it could not load the model, or the host stops

@@ -115,6 +115,8 @@ def _code_dir(environ: Mapping[str, str], model_dir: Path) -> Path | None:
         return Path(submitted).absolute()
     if inside_model.is_dir():
         return inside_model
+    if (model_dir / (environ.get("SAGEMAKER_PROGRAM") or DEFAULT_PROGRAM)).is_file():
+        return model_dir
     if submitted:
         raise StartupError(
             f"SAGEMAKER_SUBMIT_DIRECTORY is {submitted}, which is not a directory here, and the model has no "

@@ -20,11 +20,11 @@ from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.modelhost import messages
+from moorage.modelhost import messages, workspace
 from moorage.modelhost.batches import Raised
 from moorage.modelhost.cancellation import CANCEL_SIGNAL, Cancellation, ClientGone
 from moorage.modelhost.connection import Connection, Request
-from moorage.modelhost.context import Context
+from moorage.modelhost.context import Context, gpu_of
 from moorage.modelhost.errors import InvocationError, StartupError
 from moorage.modelhost.families.base import Answer
 from moorage.modelhost.gathering import Gathering
@@ -48,13 +48,14 @@ _LEFT_TO_THE_FRONT: Final = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 
 
-def main(control_fd: int, memory_fd: int, front_pid: int) -> None:
-    """Runs until the front says SHUTDOWN or is gone. The descriptors: our end of the socket pair, and `Shared`."""
+def main(control_fd: int, memory_fd: int, front_pid: int, number: int) -> None:
+    """Runs until the front says SHUTDOWN or is gone. The descriptors: our end of the socket pair, and `Shared`. The
+    number tells this worker from the others of its host."""
     _die_with(front_pid)
     # They mean the front's terminal or process group; the front decides when workers leave. Handlers that do
     # nothing rather than SIG_IGN, which children of user code would inherit.
-    for number in _LEFT_TO_THE_FRONT:
-        signal.signal(number, _do_nothing)
+    for each in _LEFT_TO_THE_FRONT:
+        signal.signal(each, _do_nothing)
     _Forks().attend()
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
@@ -68,7 +69,8 @@ def main(control_fd: int, memory_fd: int, front_pid: int) -> None:
     control.set_inheritable(False)
     shared = Shared(memory_fd)
     os.close(memory_fd)
-    Worker(control, shared, settings).run()
+    workspace.enter(settings)
+    Worker(control, shared, settings, number).run()
 
 
 def _do_nothing(signum: int, frame: FrameType | None) -> None:
@@ -108,11 +110,13 @@ def _die_with(front_pid: int) -> None:
 class Worker:
     """Loads the model and runs what its clients ask: one invocation at a time, in the main thread."""
 
-    def __init__(self, control: socket.socket, shared: Shared, settings: Settings) -> None:
+    def __init__(self, control: socket.socket, shared: Shared, settings: Settings, number: int) -> None:
         self._control = control
         self._shared = shared
         self._settings = settings
-        self._handler = Handler(settings, wait=self._wait)
+        self._number = number
+        self._gpu_id = gpu_of(number)
+        self._handler = Handler(settings, wait=self._wait, gpu_id=self._gpu_id)
         self._current = Cancellation()
         self._runner: asyncio.Runner | None = None
         self._wait_otherwise: Callable[[Awaitable[Any]], Any] | None = None
@@ -123,6 +127,9 @@ class Worker:
         watcher.start()
         try:
             self._handler.load()
+            if self._number == 0:
+                for sentence in self._handler.version_differences():
+                    logger.warning("%s", sentence)
         except BaseException as error:
             # SystemExit too: no user code is to end a worker without a word.
             failure = _failure(error, self._settings)
@@ -281,6 +288,7 @@ class Worker:
             return None
         return Context(
             model_dir=self._settings.model_dir,
+            gpu_id=self._gpu_id,
             headers=headers,
             request_id=headers.get("x-amzn-sagemaker-inference-id") or str(self._shared.served[0] + 1),
         )

@@ -35,14 +35,15 @@ class WorkerProcess:
 
     def __init__(
         self,
-        name: str,
+        number: int,
         process: asyncio.subprocess.Process,
         control: socket.socket,
         shared: Shared,
         *,
         timeout_seconds: float | None,
     ) -> None:
-        self.name = name
+        self.number = number
+        self.name = f"worker {number + 1}"
         self.alive = True
         self.keeps = False
         """Whether connections stay with it; else one at a time is with it, and goes back after each reply."""
@@ -67,14 +68,15 @@ class WorkerProcess:
         self._loaded: asyncio.Future[Message] = self._loop.create_future()
         self._drained: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(control, self._receive)
-        self._exit = asyncio.create_task(self._watch(), name=f"{name} exit")
+        self._exit = asyncio.create_task(self._watch(), name=f"{self.name} exit")
 
     def __repr__(self) -> str:
         return f"<WorkerProcess {self.name} pid={self._process.pid} alive={self.alive} served={self.served}>"
 
     @classmethod
-    async def launch(cls, name: str, python: Path, settings: Settings) -> "WorkerProcess":
-        """Starts the process; `loaded` tells when it can serve. StartupError when the system has no room for one."""
+    async def launch(cls, number: int, python: Path, settings: Settings) -> "WorkerProcess":
+        """Starts the process; `loaded` tells when it can serve. Numbers begin with 0. StartupError when the system
+        has no room for one."""
         with contextlib.ExitStack() as stack:
             try:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -85,7 +87,8 @@ class WorkerProcess:
                 stack.callback(os.close, memory)
                 descriptors = (theirs.fileno(), memory)
                 process = await asyncio.create_subprocess_exec(
-                    *(str(python), "-P", str(_BOOTSTRAP), *map(str, descriptors), str(os.getpid())),
+                    *(str(python), "-P", str(_BOOTSTRAP)),
+                    *map(str, (*descriptors, os.getpid(), number)),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=descriptors,
                     cwd=settings.code_dir,
@@ -98,7 +101,7 @@ class WorkerProcess:
                 ) from error
             unless_launched.pop_all()
         ours.setblocking(False)
-        return cls(name, process, ours, shared, timeout_seconds=settings.timeout_seconds)
+        return cls(number, process, ours, shared, timeout_seconds=settings.timeout_seconds)
 
     @property
     def served(self) -> int:

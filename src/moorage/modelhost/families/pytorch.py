@@ -21,17 +21,7 @@ class PyTorch(Family):
     distributions: ClassVar = ("torch",)
 
     def load(self, model_dir: Path) -> Any:
-        torch = _torch()
-        path = _find(model_dir)
-        device = _device(torch)
-        try:
-            return torch.jit.load(str(path), map_location=device).to(device)
-        except RuntimeError as error:
-            raise StartupError(
-                f"{path.name} cannot be loaded as TorchScript ({' '.join(str(error).split())[:200]}): save the model "
-                "with torch.jit.script or torch.jit.trace, or add code/inference.py with a model_fn that loads it.",
-                detail=str(error),
-            ) from error
+        return load(_find(model_dir))
 
     def check(self, model: Any) -> None:
         if not is_torch(model):
@@ -57,6 +47,20 @@ class PyTorch(Family):
         return super().encode(as_plain(prediction), accept)
 
 
+def load(path: Path) -> Any:
+    """A TorchScript module, on the device."""
+    torch = _torch()
+    device = _device(torch)
+    try:
+        return torch.jit.load(str(path), map_location=device).to(device)
+    except RuntimeError as error:
+        raise StartupError(
+            f"{path.name} cannot be loaded as TorchScript ({' '.join(str(error).split())[:200]}): save the model "
+            "with torch.jit.script or torch.jit.trace, or add code/inference.py with a model_fn that loads it.",
+            detail=str(error),
+        ) from error
+
+
 def is_torch(model: Any) -> bool:
     """Without importing torch, which a model of another kind does not need."""
     return any(base.__module__.startswith("torch.") for base in type(model).__mro__)
@@ -70,7 +74,10 @@ def predict(data: Any, model: Any) -> Any:
     device = _device(torch)
     with torch.no_grad():
         if isinstance(data, (list, np.ndarray)):
-            data = torch.as_tensor(data)
+            data = torch.as_tensor(np.asarray(data))
+            weights = next((each for each in model.parameters() if each.is_floating_point()), None)
+            if weights is not None and data.is_floating_point():
+                data = data.to(weights.dtype)
         return model.to(device).eval()(data.to(device) if hasattr(data, "to") else data)
 
 
