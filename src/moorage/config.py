@@ -84,6 +84,14 @@ class Settings:
         False,
         "Whether the execution role of a model must exist; else one that does not stands for its own account.",
     )
+    framework_versions: str = setting(
+        "installed",
+        "Frameworks of the built-in model host: those installed, or pinned: installed anew as the image's tag says.",
+    )
+    pass_package_settings: bool = setting(
+        False,
+        "Whether models are given the server's PIP_* and UV_* variables, which may hold passwords of indexes.",
+    )
     s3_endpoint: str = setting("", "URL of an S3 to use; empty: the embedded one in the data directory.")
     tls_certificate: str = setting("", "PEM file of the certificate chain; with it, clients speak TLS.")
     tls_key: str = setting("", "PEM file of the certificate's key.")
@@ -432,6 +440,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], object], str]] = {
         re.compile(r"|[a-z_][a-z0-9_.-]*\$?(:\d{1,10})?|\d{1,10}(:\d{1,10})?").fullmatch,
         "a user's name or UID[:GID]",
     ),
+    "framework_versions": (frozenset({"installed", "pinned"}).__contains__, "installed or pinned"),
     "container_isolation": (
         frozenset({"auto", "bubblewrap", "none"}).__contains__,
         "auto, bubblewrap or none",

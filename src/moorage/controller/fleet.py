@@ -7,6 +7,7 @@ endpoint (`Endpoint.deployed`): what a running endpoint is does not change when 
 import asyncio
 import hashlib
 import logging
+import os
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -189,6 +190,10 @@ def _only_container(variant: Definition, model: Definition) -> Definition:
     return container
 
 
+def _is_of_installers(variable: str) -> bool:
+    return variable.startswith(("PIP_", "UV_"))
+
+
 class InstanceWorkshop:
     """Makes what an instance needs before it can be launched: its directory with the model, its command line.
 
@@ -241,6 +246,10 @@ class InstanceWorkshop:
                     environment["MOORAGE_ENVIRONMENTS_DIR"] = cache_dir
                     environment.setdefault("MOORAGE_MODEL_FAMILY", image.family)
                     environment.setdefault("MOORAGE_FRAMEWORK_VERSION", image.version)
+                    environment.setdefault("MOORAGE_FRAMEWORK_VERSIONS", self._settings.framework_versions)
+                    if self._settings.pass_package_settings:
+                        for name in filter(_is_of_installers, os.environ):
+                            environment.setdefault(name, os.environ[name])
                 await worker.run("make_readable", directory=str(base_dir))
         except RoleRefused as error:
             self.discard(instance_id)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from moorage.modelhost import environments
+from moorage.modelhost import environments, families, versions
 from moorage.modelhost.errors import StartupError
 from moorage.modelhost.pool import WorkerPool
 from moorage.modelhost.reception import Reception
@@ -32,9 +32,12 @@ def serve(settings: Settings) -> None:
         signal.signal(number, _leave)
     with _bound(settings) as listener:
         python = Path(sys.executable)
-        if settings.requirements is not None:
-            logger.info("environment for %s", settings.requirements)
-            python = environments.python_for(settings.requirements, settings.environments_dir)
+        pins = versions.requirements(_pinned(settings))
+        if settings.requirements is not None or pins:
+            logger.info(
+                "environment for %s", ", ".join([*pins, str(settings.requirements or "")]).strip(", ")
+            )
+            python = environments.python_for(settings.requirements, settings.environments_dir, pins=pins)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, python, listener))
 
@@ -75,6 +78,14 @@ async def _receive(pool: WorkerPool, listener: socket.socket, stopping: asyncio.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_SECONDS):
             await pool.drain(reception.emptied)
+
+
+def _pinned(settings: Settings) -> dict[str, str]:
+    """The versions that the image names, where they are to run."""
+    if not settings.pins_frameworks:
+        return {}
+    distributions = families.create(settings, has_code=settings.code_dir is not None).distributions
+    return versions.named_by(settings.framework_version, distributions)
 
 
 def _bound(settings: Settings) -> socket.socket:

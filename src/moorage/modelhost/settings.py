@@ -33,6 +33,7 @@ class Settings:
     default_accept: str | None
     family: str
     framework_version: str
+    pins_frameworks: bool
     log_level: int
     max_request_bytes: int | None
     interleaves_streams: bool
@@ -72,6 +73,7 @@ class Settings:
             default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or None,
             family=_family(environ),
             framework_version=environ.get("MOORAGE_FRAMEWORK_VERSION", ""),
+            pins_frameworks=environ.get("MOORAGE_FRAMEWORK_VERSIONS") == "pinned",
             log_level=_log_level(environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or "INFO"),
             max_request_bytes=max_request_bytes or None,
             batch_size=_batch_size(environ),

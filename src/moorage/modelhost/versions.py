@@ -35,8 +35,8 @@ def differences(named: Mapping[str, str]) -> list[str]:
             continue
         if [*re.findall(r"\d+", installed)][: version.count(".") + 1] != version.split("."):
             sentences.append(
-                f"the image has {distribution} {version}, and {installed} runs here: name {distribution}=={version}.* "
-                "in code/requirements.txt, or set framework_versions to pinned"
+                f"the image has {distribution} {version}, and {installed} runs here: "
+                f"name {distribution}=={version}.* in code/requirements.txt, or set framework_versions to pinned"
             )
     return sentences
 
