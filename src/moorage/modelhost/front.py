@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from moorage.modelhost import environments, families, versions
+from moorage.modelhost import versions
 from moorage.modelhost.errors import StartupError
 from moorage.modelhost.pool import WorkerPool
 from moorage.modelhost.reception import Reception
@@ -34,6 +34,8 @@ def serve(settings: Settings) -> None:
         python = Path(sys.executable)
         pins = versions.requirements(_pinned(settings))
         if settings.requirements is not None or pins:
+            from moorage.modelhost import environments  # here, because most models bring none
+
             logger.info(
                 "environment for %s", ", ".join([*pins, str(settings.requirements or "")]).strip(", ")
             )
@@ -84,6 +86,8 @@ def _pinned(settings: Settings) -> dict[str, str]:
     """The versions that the image names, where they are to run."""
     if not settings.pins_frameworks:
         return {}
+    from moorage.modelhost import families
+
     distributions = families.create(settings, has_code=settings.code_dir is not None).distributions
     return versions.named_by(settings.framework_version, distributions)
 

@@ -4,7 +4,6 @@ import contextlib
 import re
 from functools import lru_cache
 from http import HTTPStatus
-from urllib.parse import unquote
 
 import httptools
 
@@ -17,6 +16,7 @@ NOT_STARTED = "x-moorage-invocation: not-started\r\n"
 begun it. The platform runs such an asynchronous invocation again; without the header an error reply is final."""
 
 _UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -31,7 +31,7 @@ def path_of(url: bytes) -> str:
         path = httptools.parse_url(url).path or b"/"
     except httptools.HttpParserInvalidURLError:
         path = url
-    return unquote(path.decode("latin-1"))
+    return _ESCAPE.sub(lambda escape: bytes((int(escape[1], 16),)), path).decode(errors="replace")
 
 
 @lru_cache(maxsize=256)

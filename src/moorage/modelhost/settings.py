@@ -1,7 +1,6 @@
 """The environment variables of the container contract, validated once, as one value."""
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ class Settings:
     log_level: int
     max_request_bytes: int | None
     interleaves_streams: bool
+    forks: bool
     batch_size: int
     batch_delay_seconds: float
     threads: int
@@ -79,6 +79,7 @@ class Settings:
             batch_size=_batch_size(environ),
             batch_delay_seconds=_batch_delay(environ) / 1000,
             threads=int(_number(environ, "MOORAGE_THREADS", default=1, lowest=1, highest=1000)),
+            forks=environ.get("MOORAGE_FORK", "").lower() != "false",
             interleaves_streams=environ.get("MOORAGE_INTERLEAVE_STREAMS", "").lower() != "false",
             environments_dir=_environments_dir(environ),
         )
@@ -160,5 +161,5 @@ def _environments_dir(environ: Mapping[str, str]) -> Path:
     try:
         home = Path.home()
     except RuntimeError:  # a container may run as a user that has no entry in passwd
-        home = Path(tempfile.gettempdir())
+        home = Path(environ.get("TMPDIR") or "/tmp")  # noqa: S108
     return home / ".cache" / "moorage" / "environments"

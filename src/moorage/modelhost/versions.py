@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Final
 
 _PARTS: Final = 2
@@ -27,6 +26,10 @@ def named_by(tag: str, distributions: Sequence[str]) -> dict[str, str]:
 
 def differences(named: Mapping[str, str]) -> list[str]:
     """A sentence for each that is another here."""
+    from importlib import metadata  # here, because it imports much that most workers never need
+
+    if not named:
+        return []
     sentences = []
     for distribution, version in named.items():
         try:

@@ -6,14 +6,17 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moorage.modelhost import messages
 from moorage.modelhost.errors import StartupError
+from moorage.modelhost.forked import ForkedProcess, fork
 from moorage.modelhost.messages import DUMP_SIGNAL, Failure, Kind, Message
 from moorage.modelhost.settings import Settings
 from moorage.modelhost.shared import Shared, State
@@ -36,7 +39,7 @@ class WorkerProcess:
     def __init__(
         self,
         number: int,
-        process: asyncio.subprocess.Process,
+        process: asyncio.subprocess.Process | ForkedProcess,
         control: socket.socket,
         shared: Shared,
         *,
@@ -86,14 +89,7 @@ class WorkerProcess:
                 shared, memory = Shared.create()
                 stack.callback(os.close, memory)
                 descriptors = (theirs.fileno(), memory)
-                process = await asyncio.create_subprocess_exec(
-                    *(str(python), "-P", str(_BOOTSTRAP)),
-                    *map(str, (*descriptors, os.getpid(), number)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=descriptors,
-                    cwd=settings.code_dir,
-                    env=os.environ | _absolute_paths(settings),
-                )
+                process = await _process(python, settings, descriptors, number)
             except OSError as error:
                 raise StartupError(
                     f"No process can be started for the model ({error}): give the container more memory, processes "
@@ -256,6 +252,29 @@ class WorkerProcess:
             return f"ended with exit code {code}"
         hint = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
         return f"was killed by {_signal_name(-code)}{hint}"
+
+
+async def _process(
+    python: Path, settings: Settings, descriptors: tuple[int, int], number: int
+) -> asyncio.subprocess.Process | ForkedProcess:
+    arguments = *descriptors, os.getpid(), number
+    environment = _absolute_paths(settings)
+    if settings.forks and python == Path(sys.executable):
+        from moorage.modelhost import worker  # here, because nobody needs it who does not fork
+
+        return fork(
+            partial(worker.main, *arguments),
+            descriptors=descriptors,
+            directory=settings.code_dir,
+            environment=environment,
+        )
+    return await asyncio.create_subprocess_exec(
+        *(str(python), "-P", str(_BOOTSTRAP), *map(str, arguments)),
+        stdin=asyncio.subprocess.DEVNULL,
+        pass_fds=descriptors,
+        cwd=settings.code_dir,
+        env=os.environ | environment,
+    )
 
 
 async def _first(*futures: "asyncio.Future[Any]") -> None:

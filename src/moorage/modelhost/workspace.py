@@ -5,7 +5,6 @@ the code; scripts open files by relative names in both. What holds them may be r
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 from moorage.modelhost.settings import Settings
@@ -28,6 +27,8 @@ def enter(settings: Settings) -> None:
 
 def _of_our_own(name: str) -> Path:
     """A temporary directory that no other user has made."""
+    import tempfile  # here, because it imports much that most workers never need
+
     directory = Path(tempfile.gettempdir(), name)
     try:
         directory.mkdir(mode=0o700)
