@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xgboost
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from moorage.modelhost import families, recordio
 from moorage.modelhost.errors import InvocationError, StartupError
@@ -203,6 +205,40 @@ def test_a_body_that_is_no_csv_is_told_in_the_words_of_aws(model_dir: Path, boos
         "Loading csv data failed with Exception, please ensure data is in csv format:\n <class 'ValueError'>\n "
         "could not convert string to float: 'a'",
     )
+
+
+NUMBERS = st.floats(allow_nan=False) | st.integers(-3, 2**70)
+FEATURES = st.tuples(NUMBERS, NUMBERS).map(lambda pair: f"{pair[0]}:{pair[1]}")
+TENSORS = st.builds(
+    recordio.float32,
+    st.lists(st.floats(width=32), max_size=5),
+    keys=st.lists(st.integers(0, 2**64 - 1), max_size=5),
+    shape=st.lists(st.integers(0, 2**64 - 1), max_size=2),
+)
+BODIES = st.one_of(
+    st.tuples(st.sampled_from(["csv", "libsvm", "recordio-protobuf"]), st.binary(min_size=1)),
+    st.tuples(
+        st.just("csv"), st.lists(NUMBERS, min_size=1).map(lambda row: ",".join(map(str, row)).encode())
+    ),
+    st.tuples(st.just("libsvm"), st.lists(FEATURES, min_size=1).map(lambda row: " ".join(row).encode())),
+    st.tuples(
+        st.just("recordio-protobuf"),
+        st.lists(TENSORS, min_size=1, max_size=3).map(
+            lambda tensors: recordio.write(recordio.Record({"values": each}) for each in tensors)
+        ),
+    ),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(BODIES)
+def test_any_body_is_answered_or_refused(model_dir: Path, booster: Any, asked: tuple[str, bytes]) -> None:
+    served = Served(model_dir)
+    content_type, body = asked
+    try:
+        assert served(body, content_type)[0].endswith("\n")
+    except InvocationError as error:
+        assert error.status in (400, 415)
 
 
 @pytest.mark.parametrize(
@@ -489,6 +525,7 @@ def test_the_example(hosts: Starter) -> None:
     assert host.invoke("[[0, 0.1]]").status == 415
     assert host.invoke("1,2,3", "text/csv").status == 400
     assert host.invoke("0,0", "text/csv", Accept="image/png").status == 406
+    assert host.request("GET", "/execution-parameters").status == 404
 
 
 def test_a_body_larger_than_max_content_length(hosts: Starter) -> None:
@@ -539,6 +576,18 @@ def test_a_script_with_defaults(hosts: Starter) -> None:
     assert host.invoke("1,2,3,4,5", "text/csv").status == 500
 
 
+def test_user_code_has_one_thread_unless_told_otherwise(hosts: Starter) -> None:
+    script = """
+        import os
+        def transform_fn(model, body, content_type, accept):
+            return os.environ["OMP_NUM_THREADS"], "text/plain"
+        def model_fn(model_dir):
+            return None
+        """
+    assert host_of(hosts, script).invoke("").text == "1"
+    assert host_of(hosts, script, OMP_NUM_THREADS=3).invoke("").text == "3"
+
+
 def test_a_script_without_model_fn(model_dir: Path, booster: Any) -> None:
     script = family(model_dir, has_code=True)
     model = script.load(model_dir)
@@ -553,27 +602,41 @@ def test_a_script_without_model_fn(model_dir: Path, booster: Any) -> None:
     assert script.predict(script.decode(CSV, "text/csv"), both).tolist() == average.tolist()
 
 
+def test_what_libsvm_leaves_out_is_missing_for_a_script_too(model_dir: Path, booster: Any) -> None:
+    script = family(model_dir, has_code=True)
+    prediction = script.predict(script.decode(b"1 1:5.1 4:0.2", "text/libsvm"), booster)
+    assert prediction.tolist() == expected(booster, [[5.1, np.nan, np.nan, 0.2]]).tolist()
+
+
 def test_a_script_with_a_model_of_scikit_learn(model_dir: Path) -> None:
     classifier = xgboost.XGBClassifier(n_estimators=3, n_jobs=1).fit(np.array(ROWS), [0, 1, 0])
     script = family(model_dir, has_code=True)
     script.check(classifier)
     prediction = script.predict(script.decode("5.1,,1.4,0", "text/csv"), classifier)
     assert prediction.tolist() == classifier.predict(np.array([[5.1, np.nan, 1.4, 0]])).tolist()
+    assert script.predict(script.decode(b"0 0:5.1", "text/libsvm"), classifier).shape == (1,)
+    with pytest.raises(InvocationError, match="The body has 1000000000001 columns, but the model takes 4"):
+        script.predict(script.decode(b"0 0:1 1000000000000:1", "text/libsvm"), classifier)
 
 
-def test_settings(tmp_path: Path) -> None:
-    def settings(**environ: str) -> Settings:
+def test_a_script_with_a_model_of_its_own_gets_a_dmatrix(model_dir: Path) -> None:
+    script = family(model_dir, has_code=True)
+    assert script.predict(script.decode(CSV, "text/csv"), lambda matrix: matrix.num_row()) == len(ROWS)
+
+
+def test_settings() -> None:
+    def read(**environ: str) -> Settings:
         return Settings.from_environment({"MOORAGE_MODEL_FAMILY": "xgboost", **environ})
 
-    usual = settings()
+    usual = read()
     assert (usual.inference_ensemble, usual.inference_output, usual.is_batch_transform) == (True, (), False)
-    assert not settings(SAGEMAKER_INFERENCE_ENSEMBLE="false").inference_ensemble
-    assert settings(SAGEMAKER_INFERENCE_ENSEMBLE="True").inference_ensemble
-    assert settings(SAGEMAKER_INFERENCE_OUTPUT=" Labels, RAW_SCORE,").inference_output == (
+    assert not read(SAGEMAKER_INFERENCE_ENSEMBLE="false").inference_ensemble
+    assert read(SAGEMAKER_INFERENCE_ENSEMBLE="True").inference_ensemble
+    assert read(SAGEMAKER_INFERENCE_OUTPUT=" Labels, RAW_SCORE,").inference_output == (
         "labels",
         "raw_score",
     )
-    assert settings(SAGEMAKER_BATCH="1").is_batch_transform
-    assert settings(MAX_CONTENT_LENGTH="7").max_request_bytes == 7
+    assert read(SAGEMAKER_BATCH="1").is_batch_transform
+    assert read(MAX_CONTENT_LENGTH="7").max_request_bytes == 7
     with pytest.raises(StartupError, match="MAX_CONTENT_LENGTH is 'many': set it to"):
-        settings(MAX_CONTENT_LENGTH="many")
+        read(MAX_CONTENT_LENGTH="many")

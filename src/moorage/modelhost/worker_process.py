@@ -87,7 +87,7 @@ class WorkerProcess:
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=descriptors,
                     cwd=settings.code_dir,
-                    env=os.environ | _absolute_paths(settings),
+                    env=_defaults(settings) | os.environ | _absolute_paths(settings),
                 )
             except OSError as error:
                 raise StartupError(
@@ -254,6 +254,11 @@ class WorkerProcess:
 
 async def _first(*futures: "asyncio.Future[Any]") -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _defaults(settings: Settings) -> dict[str, str]:
+    """What AWS's images set where the model's Environment does not."""
+    return {"OMP_NUM_THREADS": "1"} if settings.family == "xgboost" else {}
 
 
 def _absolute_paths(settings: Settings) -> dict[str, str]:

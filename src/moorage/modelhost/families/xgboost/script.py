@@ -41,13 +41,14 @@ class ScriptMode(Family):
             ) from error
 
     def predict(self, data: Any, model: Any) -> Any:
-        """Models other than XGBoost's own take the rows of a DMatrix as an array."""
+        """Models for scikit-learn get the rows of a DMatrix as an array."""
         if isinstance(model, Boosters):
             return model.predict(data).values
         if _is(data, "DMatrix"):
             if _is(model, "Booster"):
                 return model.predict(data, validate_features=False)
-            data = _table(data)
+            width = getattr(model, "n_features_in_", None)
+            data = data if width is None else _table(data, width)
         return super().predict(data, model)
 
 
@@ -58,11 +59,13 @@ def _is(value: Any, name: str) -> bool:
     )
 
 
-def _table(matrix: Any) -> Any:
-    """The rows of a DMatrix, which leaves missing values out."""
+def _table(matrix: Any, width: int) -> Any:
+    """The rows of a DMatrix, which leaves missing values out. 400 as InvocationError when they have more columns."""
     import numpy as np
 
+    if matrix.num_col() > width:
+        raise InvocationError(400, f"The body has {matrix.num_col()} columns, but the model takes {width}.")
     cells = matrix.get_data().tocoo()
-    table = np.full(cells.shape, np.nan, dtype=np.float32)
+    table = np.full((matrix.num_row(), width), np.nan, dtype=np.float32)
     table[cells.row, cells.col] = cells.data
     return table
