@@ -135,12 +135,18 @@ def test_one_column(model_dir: Path) -> None:
 def test_libsvm_counts_from_one_where_no_feature_is_zero(model_dir: Path, booster: Any) -> None:
     from_one = "\n".join(" ".join(f"{i}:{value}" for i, value in enumerate(row, 1)) for row in ROWS)
     assert Served(model_dir)(from_one, "libsvm")[0] == lines(expected(booster))
-    assert Served(model_dir, MOORAGE_FRAMEWORK_VERSION="3.2-1")(from_one, "libsvm")[0] == lines(
-        expected(booster)
-    )
     nan = float("nan")
-    as_sent = Served(model_dir, MOORAGE_FRAMEWORK_VERSION="1.7-1")("1:6.7", "libsvm")[0]
-    assert as_sent == lines(expected(booster, [[nan, 6.7, nan, nan]])), "older images do not shift"
+    as_sent = lines(expected(booster, [[nan, *ROWS[0][:3]]]))
+    first = " ".join(f"{i}:{value}" for i, value in enumerate(ROWS[0][:3], 1))
+    shifted = lines(expected(booster, [[*ROWS[0][:3], nan]]))
+    for version, wanted in {
+        "3.2-1": shifted,
+        "4": shifted,
+        "latest": shifted,
+        "1.7-1": as_sent,
+        "1": as_sent,
+    }.items():
+        assert Served(model_dir, MOORAGE_FRAMEWORK_VERSION=version)(first, "libsvm")[0] == wanted, version
 
 
 def test_what_libsvm_leaves_out_is_missing_and_no_row_is_lost(model_dir: Path, booster: Any) -> None:

@@ -9,7 +9,8 @@ from moorage.modelhost import encoding
 from moorage.modelhost.errors import InvocationError, StartupError
 from moorage.modelhost.families.base import Answer, Family
 from moorage.modelhost.families.xgboost import boosters, matrices, replies, selection
-from moorage.modelhost.families.xgboost.boosters import Boosters, Prediction
+from moorage.modelhost.families.xgboost.boosters import Boosters
+from moorage.modelhost.families.xgboost.selection import Prediction
 from moorage.modelhost.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class AlgorithmMode(Family):
         try:
             if model.pickled:
                 _check_width(data, model.feature_count)
-            return model.predict(data.matrix)
+            return Prediction(model.predict(data.matrix), model.objective, model.class_count)
         except Exception as error:
             raise InvocationError(400, f"Unable to evaluate payload provided: {error}") from error
 
@@ -97,8 +98,11 @@ class AlgorithmMode(Family):
 
 def counts_from_one(settings: Settings) -> bool:
     """Whether the image's version does so in libsvm; one without a number is the newest."""
-    version = re.match(r"(\d+)\.(\d+)", settings.framework_version)
-    return version is None or (int(version[1]), int(version[2])) >= _FIRST_ONE_BASED
+    version = re.match(r"\d+(\.\d+)?", settings.framework_version)
+    if version is None:
+        return True
+    numbers = tuple(map(int, version[0].split(".")))
+    return numbers >= _FIRST_ONE_BASED[: len(numbers)]
 
 
 def _check_width(data: Request, expected: int) -> None:

@@ -6,7 +6,7 @@ import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from moorage.modelhost.errors import StartupError, require
 
@@ -27,14 +27,6 @@ _BEGINNING_BYTES: Final = 100
 _LONGEST_REASON: Final = 300
 
 
-class Prediction(NamedTuple):
-    """What the model says of each record: a number, or one for each class."""
-
-    values: Any
-    objective: str
-    class_count: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boosters:
     """`objective` and `class_count` are those of the first; `class_count` is 0 unless there are several classes."""
@@ -49,19 +41,18 @@ class Boosters:
     def feature_count(self) -> int:
         return int(self.members[0].num_features())
 
-    def predict(self, matrix: Any) -> Prediction:
+    def predict(self, matrix: Any) -> Any:
+        """An array of what they say together."""
         import numpy as np
 
         results = [_predict(booster, matrix) for booster in self.members]
         if len(results) == 1:
-            values = results[0]
-        elif self.objective in MAJORITY:
+            return results[0]
+        if self.objective in MAJORITY:
             from scipy import stats  # xgboost needs it too
 
-            values = stats.mode(np.stack(results), axis=0, keepdims=False).mode
-        else:
-            values = np.mean(results, axis=0)
-        return Prediction(values, self.objective, self.class_count)
+            return stats.mode(np.stack(results), axis=0, keepdims=False).mode
+        return np.mean(results, axis=0)
 
 
 def load(model_dir: Path, *, ensemble: bool) -> Boosters:

@@ -43,7 +43,7 @@ class ScriptMode(Family):
     def predict(self, data: Any, model: Any) -> Any:
         """Models for scikit-learn get the rows of a DMatrix as an array."""
         if isinstance(model, Boosters):
-            return model.predict(data).values
+            return model.predict(data)
         if _is(data, "DMatrix"):
             if _is(model, "Booster"):
                 return model.predict(data, validate_features=False)

@@ -3,10 +3,9 @@
 https://docs.aws.amazon.com/sagemaker/latest/dg/cdf-inference.html
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from moorage.modelhost.errors import InvocationError
-from moorage.modelhost.families.xgboost.boosters import Prediction
 
 _REGRESSION: Final = ("predicted_score",)
 _CLASSES: Final = ("predicted_label", "labels", "raw_score", "raw_scores")
@@ -32,6 +31,14 @@ KEYS: Final = {
     "multi:softprob": _PROBABILITIES,
 }
 """Those that an objective has. Any other key gets NaN."""
+
+
+class Prediction(NamedTuple):
+    """`values` has for each record a number, or one for each class. `class_count` is 0 unless there are several."""
+
+    values: Any
+    objective: str
+    class_count: int
 
 
 def select(prediction: Prediction, keys: tuple[str, ...]) -> list[dict[str, Any]]:
