@@ -41,6 +41,12 @@ class Settings:
     batch_delay_seconds: float
     threads: int
     environments_dir: Path
+    inference_ensemble: bool
+    """XGBoost without code: whether all of the model's files are served together, or the first of them."""
+    inference_output: tuple[str, ...]
+    """XGBoost without code: the keys of selectable inference, if any."""
+    is_batch_transform: bool
+    """XGBoost without code: whether replies are those that batch transform reads, one line for each record."""
 
     @property
     def requirements(self) -> Path | None:
@@ -60,7 +66,10 @@ class Settings:
             )
         model_dir = _model_dir(environ)
         timeout = _number(environ, "SAGEMAKER_MODEL_SERVER_TIMEOUT", default=DEFAULT_TIMEOUT_SECONDS)
+        family = _family(environ)
         max_request_bytes = int(_number(environ, "SAGEMAKER_MAX_REQUEST_SIZE", default=0))
+        if family == "xgboost" and not max_request_bytes:
+            max_request_bytes = int(_number(environ, "MAX_CONTENT_LENGTH", default=0))
         return cls(
             host=environ.get("SAGEMAKER_BIND_TO_HOST") or "0.0.0.0",  # noqa: S104 - a container's own network
             port=int(_number(environ, "SAGEMAKER_BIND_TO_PORT", default=8080, highest=65535)),
@@ -71,7 +80,7 @@ class Settings:
             workers=int(_number(environ, "SAGEMAKER_MODEL_SERVER_WORKERS", default=1, lowest=1)),
             timeout_seconds=timeout or None,
             default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or None,
-            family=_family(environ),
+            family=family,
             framework_version=environ.get("MOORAGE_FRAMEWORK_VERSION", ""),
             pins_frameworks=environ.get("MOORAGE_FRAMEWORK_VERSIONS") == "pinned",
             log_level=_log_level(environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or "INFO"),
@@ -82,6 +91,9 @@ class Settings:
             forks=environ.get("MOORAGE_FORK", "").lower() != "false",
             interleaves_streams=environ.get("MOORAGE_INTERLEAVE_STREAMS", "").lower() != "false",
             environments_dir=_environments_dir(environ),
+            inference_ensemble=(environ.get("SAGEMAKER_INFERENCE_ENSEMBLE") or "true").lower() == "true",
+            inference_output=_words(environ.get("SAGEMAKER_INFERENCE_OUTPUT", "")),
+            is_batch_transform=bool(environ.get("SAGEMAKER_BATCH")),
         )
 
 
@@ -126,6 +138,11 @@ def _code_dir(environ: Mapping[str, str], model_dir: Path) -> Path | None:
             f"code directory: put inference.py into code/ inside the model artifact ({inside_model})."
         )
     return None
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Of a list with commas, in lower case."""
+    return tuple(word for word in text.replace(" ", "").lower().split(",") if word)
 
 
 def _number(

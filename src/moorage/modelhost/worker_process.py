@@ -258,7 +258,8 @@ async def _process(
     python: Path, settings: Settings, descriptors: tuple[int, int], number: int
 ) -> asyncio.subprocess.Process | ForkedProcess:
     arguments = *descriptors, os.getpid(), number
-    environment = _absolute_paths(settings)
+    defaults = {name: value for name, value in _defaults(settings).items() if name not in os.environ}
+    environment = defaults | _absolute_paths(settings)
     if settings.forks and python == Path(sys.executable):
         from moorage.modelhost import worker  # here, because nobody needs it who does not fork
 
@@ -279,6 +280,11 @@ async def _process(
 
 async def _first(*futures: "asyncio.Future[Any]") -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _defaults(settings: Settings) -> dict[str, str]:
+    """What AWS's images set where the model's Environment does not."""
+    return {"OMP_NUM_THREADS": "1"} if settings.family == "xgboost" else {}
 
 
 def _absolute_paths(settings: Settings) -> dict[str, str]:
