@@ -76,6 +76,7 @@ class Host:
                     **inherited,
                     "PYTHONPATH": str(Path(moorage.__file__).parents[1]),
                     "SAGEMAKER_BASE_DIR": str(base),
+                    "TMPDIR": str(base),
                     "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
                     "SAGEMAKER_BIND_TO_PORT": str(self.port),
                     "MOORAGE_ENVIRONMENTS_DIR": str(base / "environments"),

@@ -64,7 +64,9 @@ class Family:
         return encoding.decode(body, content_type)
 
     def predict(self, data: Any, model: Any) -> Any:
-        assert self._ask is not None, "checked when the model was loaded"
+        if self._ask is None:
+            Family.check(self, model)
+        assert self._ask is not None
         return self._ask(data)
 
     def as_rows(self, data: Any, model: Any) -> Any:
