@@ -51,9 +51,16 @@ bench: build/compiled $(BENCHED) ## all benchmarks, in 20 minutes: writes benchm
 bench-quick: build/compiled $(BENCHED) ## a little of each benchmark, in two minutes: writes build/bench-quick
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python benchmarks/suite.py --quick
 
-# Envoy and matplotlib, the servers that Moorage is measured beside, and what models need, each in an environment of its
-# own.
-$(BENCHED) build/frameworks: build/%: requirements/%.txt
+# What models need, with these sources beside it, for the tests of model families.
+build/frameworks: requirements/frameworks.txt
+	@rm -rf $@
+	@echo "Installing what $< locks (5 GB, most of it PyTorch) ..."
+	@$(PYTHON) requirements/install.py $@ $<
+	@packages=$$($@/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+		echo "$(CURDIR)/src" > "$$packages/moorage.pth" && touch $@
+
+# Envoy and matplotlib, and the servers that Moorage is measured beside, each in an environment of its own.
+$(BENCHED): build/%: requirements/%.txt
 	@rm -rf $@
 	@echo "Installing what requirements/$*.txt locks ..."
 	@$(PYTHON) requirements/install.py $@ $< && touch $@

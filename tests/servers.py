@@ -36,6 +36,7 @@ class MoorageServer:
         *,
         arguments: tuple[str, ...] = (),
         before: tuple[str, ...] = (),
+        python: Path = Path(sys.executable),
         environment: Mapping[str, str] | None = None,
         **settings: object,
     ) -> None:
@@ -43,6 +44,7 @@ class MoorageServer:
         self._arguments = arguments
         self._before = before
         """A program, with arguments, that becomes the server: it is given the server's command line."""
+        self._python = python
         self._settings = {"container_isolation": ISOLATION, **settings}
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
@@ -65,7 +67,7 @@ class MoorageServer:
             self._process = subprocess.Popen(
                 [
                     *self._before,
-                    *(sys.executable, "-m", "moorage", "serve"),
+                    *(str(self._python), "-m", "moorage", "serve"),
                     *("--port", str(self._port), "--data-dir", str(self.data_dir), *self._arguments),
                 ],
                 stdout=subprocess.PIPE,

@@ -60,7 +60,7 @@ def exists(pid: int) -> bool:
 class Host:
     """`base` is what /opt/ml is in a container."""
 
-    def __init__(self, base: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, base: Path, environ: Mapping[str, str], python: Path = Path(sys.executable)) -> None:
         self.base = base
         self.port = free_port()
         self._log = base / "log"
@@ -69,7 +69,7 @@ class Host:
         }
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "moorage.modelhost", "serve"],
+                [python, "-m", "moorage.modelhost", "serve"],
                 stdout=log,
                 stderr=log,
                 env={
@@ -148,14 +148,16 @@ class Starter:
         (base / "model").mkdir(parents=True, exist_ok=True)
         return base
 
-    def start(self, inference: str | None = None, **environ: Any) -> Host:
+    def start(
+        self, inference: str | None = None, *, python: Path = Path(sys.executable), **environ: Any
+    ) -> Host:
         """Without waiting. `inference` is the source of code/inference.py; it finds its base as BASE."""
         base = self.base()
         if inference is not None:
             (base / "model" / "code").mkdir(exist_ok=True)
             header = f"import pathlib\nBASE = pathlib.Path({str(base)!r})\n"
             (base / "model" / "code" / "inference.py").write_text(header + textwrap.dedent(inference))
-        host = Host(base, {name: str(value) for name, value in environ.items()})
+        host = Host(base, {name: str(value) for name, value in environ.items()}, python)
         self.hosts.append(host)
         return host
 

@@ -24,7 +24,7 @@ def laid_out(hosts: Starter, files: Mapping[str, str | bytes], **environ: str) -
     return hosts.start(**environ)
 
 
-@pytest.mark.parametrize("family", ["generic", "scikit-learn", "huggingface"])
+@pytest.mark.parametrize("family", ["generic", "scikit-learn", "pytorch", "huggingface"])
 def test_a_program_beside_the_model_is_found(hosts: Starter, family: str) -> None:
     host = laid_out(hosts, {"inference.py": ECHO, "weights.bin": b"x"}, MOORAGE_MODEL_FAMILY=family)
     assert host.wait_ready().invoke("[1]").status == 200

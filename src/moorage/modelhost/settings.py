@@ -9,12 +9,35 @@ from moorage.modelhost.errors import StartupError
 
 DEFAULT_PROGRAM = "inference.py"
 
+_YES = ("y", "yes", "t", "true", "on", "1")
+
 FAMILIES = ("generic", "scikit-learn", "xgboost", "pytorch", "huggingface")
 """Each has a module in `families`."""
 
 # The platform gives up on a real-time invocation after 60 s, so a worker that is still busy then works for
 # nobody; it is also the SageMaker toolkit's default. Async endpoints with longer predictions raise it.
 DEFAULT_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HuggingFaceSettings:
+    """The variables of the Hugging Face images."""
+
+    task: str
+    model_id: str
+    revision: str
+    token: str
+    trusts_remote_code: bool
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "HuggingFaceSettings":
+        return cls(
+            task=environ.get("HF_TASK", ""),
+            model_id=environ.get("HF_MODEL_ID", ""),
+            revision=environ.get("HF_MODEL_REVISION", ""),
+            token=environ.get("HF_API_TOKEN") or environ.get("HF_TOKEN", ""),
+            trusts_remote_code=environ.get("HF_TRUST_REMOTE_CODE", "").lower() in _YES,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +64,7 @@ class Settings:
     batch_delay_seconds: float
     threads: int
     environments_dir: Path
+    hugging_face: HuggingFaceSettings
     inference_ensemble: bool
     """XGBoost without code: whether all of the model's files are served together, or the first of them."""
     inference_output: tuple[str, ...]
@@ -91,6 +115,7 @@ class Settings:
             forks=environ.get("MOORAGE_FORK", "").lower() != "false",
             interleaves_streams=environ.get("MOORAGE_INTERLEAVE_STREAMS", "").lower() != "false",
             environments_dir=_environments_dir(environ),
+            hugging_face=HuggingFaceSettings.from_environment(environ),
             inference_ensemble=(environ.get("SAGEMAKER_INFERENCE_ENSEMBLE") or "true").lower() == "true",
             inference_output=_words(environ.get("SAGEMAKER_INFERENCE_OUTPUT", "")),
             is_batch_transform=bool(environ.get("SAGEMAKER_BATCH")),

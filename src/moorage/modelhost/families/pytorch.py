@@ -4,6 +4,8 @@ https://github.com/aws/sagemaker-pytorch-inference-toolkit
 """
 
 import io
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +30,10 @@ class PyTorch(Family):
             super().check(model)
 
     def decode(self, body: bytes | str, content_type: str | None) -> Any:
-        """A tensor; of JSON and CSV float32. CSV of one row or one column has one dimension."""
+        """A tensor; of JSON and CSV float32. CSV of one row or one column has one dimension. Where torch is not
+        installed, code that needs none gets an array."""
+        if not _has_torch():
+            return super().decode(body, content_type)
         media = encoding.media_type(content_type)
         if media == encoding.CSV:
             return _float_tensor(_table(encoding.text_of(body, content_type)))
@@ -95,6 +100,11 @@ def as_plain(prediction: Any) -> Any:
 
 def _torch() -> Any:
     return require("torch", by="This model", package="torch", extra="torch")
+
+
+@cache
+def _has_torch() -> bool:
+    return find_spec("torch") is not None
 
 
 def _device(torch: Any) -> Any:
