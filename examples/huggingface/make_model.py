@@ -2,8 +2,8 @@
 
 Usage: python make_model.py DIRECTORY [TASK ...]
 
-Each DIRECTORY/TASK holds what belongs into the root of a model.tar.gz for a Hugging Face image. Nothing is downloaded.
-Needs torch and transformers (and Pillow for images).
+Each DIRECTORY/TASK holds what belongs into the root of a model.tar.gz for a Hugging Face image. Nothing is
+downloaded. Needs torch and transformers (and Pillow for images).
 """
 
 import sys

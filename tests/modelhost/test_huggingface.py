@@ -111,7 +111,7 @@ def test_inputs_and_parameters_go_to_the_pipeline(request_: dict[str, Any], expe
 
 
 def test_a_body_that_is_no_object_is_refused() -> None:
-    with pytest.raises(InvocationError, match='send an object such as {"inputs": "some text"}') as caught:
+    with pytest.raises(InvocationError, match="send an object such as") as caught:
         FAMILY.predict(["a"], Pipeline())
     assert caught.value.status == 400
 
@@ -193,7 +193,7 @@ said = {}
 for task, requests in asked.items():
     pipe = transformers.pipeline(task, model=f"{folder}/{task}", tokenizer=f"{folder}/{task}")
     said[task] = [pipe(each["inputs"], **each.get("parameters", {})) for each in requests]
-print(json.dumps(said))
+print(json.dumps(said, default=lambda value: value.tolist()))
 """
 
 
@@ -269,7 +269,11 @@ def test_questions_are_answered_from_the_context(serving: Any) -> None:
 
 @pytest.mark.parametrize(
     ("task", "key"),
-    [("", "generated_text"), ("summarization", "summary_text"), ("translation_en_to_de", "translation_text")],
+    [
+        ("", "generated_text"),
+        ("summarization", "summary_text"),
+        ("translation_en_to_de", "translation_text"),
+    ],
 )
 def test_text_is_made_of_text(serving: Any, task: str, key: str) -> None:
     host = serving("text2text-generation", **({"HF_TASK": task} if task else {})).wait_ready()

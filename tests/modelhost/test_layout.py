@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from .hosts import Host, Starter
 ECHO = "def model_fn(model_dir): return None\ndef predict_fn(data, model): return data\n"
 
 
-def laid_out(hosts: Starter, files: Mapping[str, str | bytes], **environ: str) -> Host:
+def laid_out(hosts: Starter, files: Mapping[str, str | bytes], **environ: Any) -> Host:
     base = hosts.base()
     for name, content in files.items():
         path = base / "model" / name

@@ -81,9 +81,14 @@ def predict(data: Any, model: Any) -> Any:
         if isinstance(data, (list, np.ndarray)):
             data = torch.as_tensor(np.asarray(data))
             weights = next((each for each in model.parameters() if each.is_floating_point()), None)
-            if weights is not None and data.is_floating_point():
+            if weights is not None and (data.is_floating_point() or not _takes_numbers_of_words(model)):
                 data = data.to(weights.dtype)
         return model.to(device).eval()(data.to(device) if hasattr(data, "to") else data)
+
+
+def _takes_numbers_of_words(model: Any) -> bool:
+    """Whether whole numbers stay what they are: an embedding looks them up."""
+    return any("Embedding" in getattr(each, "original_name", type(each).__name__) for each in model.modules())
 
 
 def as_plain(prediction: Any) -> Any:

@@ -32,6 +32,7 @@ class _TextToText:
 
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         tokens = self._tokenizer(texts, return_tensors="pt", padding=len(texts) > 1, truncation=True)
+        tokens.pop("token_type_ids", None)  # which these models do not take
         with torch.no_grad():
             made = self._model.generate(**tokens.to(self._model.device), **parameters)
         return [{self._key: text} for text in self._tokenizer.batch_decode(made, skip_special_tokens=True)]
