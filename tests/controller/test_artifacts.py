@@ -1,8 +1,11 @@
 """Model artifacts: archives of friends and of adversaries, and the names of uncompressed objects."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
+import pickle
 import shutil
 import stat
 import subprocess
@@ -356,9 +359,7 @@ def test_endless_headers_before_one_entry_are_refused(tmp_path: Path) -> None:
     refuse(gzip.compress(info.tobuf(tarfile.USTAR_FORMAT) * 5000), tmp_path, "not a valid archive")
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"x", b"PK\x03\x04" + bytes(600), b"\x1f\x8b", b"\x1f\x8b" + b"junk" * 300, b"no" * 900]
-)
+@pytest.mark.parametrize("data", [b"", b"x", b"\x1f\x8b", b"\x1f\x8b" + b"junk" * 300, b"no" * 900])
 def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
     refuse(data, tmp_path, "not a valid archive")
 
@@ -458,3 +459,17 @@ def test_a_name_cannot_be_a_file_and_a_directory() -> None:
         check_no_clash(["weights/part1", "weights"])
     with pytest.raises(ArtifactError, match="'a' occurs twice"):
         check_no_clash(["a", "a"])
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (bz2.compress(b"x" * 100), "compressed with bzip2"),
+        (lzma.compress(b"x" * 100), "compressed with xz"),
+        (b"\x28\xb5\x2f\xfd\x00\x00", "compressed with zstd"),
+        (b"PK\x03\x04\x14\x00", "a zip file"),
+        (pickle.dumps({"a": 1}), "a pickle"),
+    ],
+)
+def test_what_is_no_archive_of_sagemakers_is_named(tmp_path: Path, data: bytes, kind: str) -> None:
+    refuse(data, tmp_path, f"it is {kind}; pack the model with: tar -czf model.tar.gz -C DIRECTORY .")

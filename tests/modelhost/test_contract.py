@@ -258,3 +258,35 @@ def test_paths_may_be_relative_to_where_the_host_starts(hosts: Starter) -> None:
     assert Path(model_dir).is_absolute()
     assert Path(model_dir).samefile(base / "model")
     assert Path(working_dir).samefile(base / "elsewhere")
+
+
+def test_further_parameters_keep_their_defaults(hosts: Starter) -> None:
+    source = """
+        def model_fn(model_dir, device="cpu"):
+            return device
+        def predict_fn(data, model, scale=2, context=None):
+            return [model, data * scale]
+        def input_fn(body, content_type, context=None):
+            return float(body) if context is None else -float(body)
+        """
+    assert hosts.ready(source).invoke("3").text == '["cpu", -6.0]'
+    assert hosts.ready(source, MOORAGE_MODEL_FAMILY="scikit-learn").invoke("3").text == '["cpu", 6.0]'
+
+
+def test_metrics_and_the_gpu_are_in_the_context(hosts: Starter) -> None:
+    host = hosts.ready(
+        """
+        def model_fn(model_dir, context):
+            return context.system_properties["gpu_id"]
+        def predict_fn(data, model, context):
+            context.metrics.add_counter("Seen", 2)
+            context.metrics.add_time("Took", 1.5, unit="ms")
+            return [model, context.system_properties["gpu_id"]]
+        """,
+        CUDA_VISIBLE_DEVICES="0,1",
+        SAGEMAKER_MODEL_SERVER_WORKERS=2,
+    )
+    seen = {host.invoke("1").text for _ in range(8)}
+    assert seen <= {"[0, 0]", "[1, 1]"}
+    assert "Seen.Count:2" in host.log
+    assert "Took.Milliseconds:1.5" in host.log

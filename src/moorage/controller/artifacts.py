@@ -36,6 +36,15 @@ _OVERHEAD_BYTES: Final = 4096
 MAX_OVERHEAD_BYTES: Final = MAX_FILES * _OVERHEAD_BYTES
 """What a whole archive may have besides its files."""
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_OTHER_FORMATS: Final = {
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"PK\x03\x04": "a zip file",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+}
+"""What files that are no archives of SageMaker's begin with."""
 _MAX_HEADER_BYTES: Final = 4 * 1024 * 1024
 """All headers of one entry, with the map of a sparse file (some 20 bytes a hole): `tarfile` keeps them in memory,
 where they grow twentyfold."""
@@ -149,9 +158,12 @@ def _fault_of_name(part: str) -> str | None:
 
 
 def _unpack_into(file: BinaryIO, unpacking: "_Unpacking", max_bytes: int, max_files: int) -> None:
-    start = file.read(2)
+    start = file.read(max(map(len, _OTHER_FORMATS)))
+    for magic, kind in _OTHER_FORMATS.items():
+        if start.startswith(magic):
+            raise ArtifactError(f"it is {kind}; pack the model with: tar -czf model.tar.gz -C DIRECTORY .")
     whole = io.BufferedReader(_Joined(start, file), _PIECE_BYTES)
-    stream: io.BufferedIOBase = gzip.GzipFile(fileobj=whole) if start == _GZIP_MAGIC else whole
+    stream: io.BufferedIOBase = gzip.GzipFile(fileobj=whole) if start.startswith(_GZIP_MAGIC) else whole
     source = _Forward(stream, max_bytes=max_bytes, overhead=max_files * _OVERHEAD_BYTES)
     try:
         with _Tar.open(fileobj=cast(IO[bytes], source), mode="r:") as tar:
