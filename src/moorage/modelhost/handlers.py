@@ -17,20 +17,22 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
-from pathlib import PurePosixPath
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
 from types import GeneratorType, ModuleType
 from typing import Any
 
-from moorage.modelhost import encoding, families, versions
+from moorage.modelhost import encoding, families, responses, versions
 from moorage.modelhost.batches import BatchPredictor, Raised
-from moorage.modelhost.context import Context
-from moorage.modelhost.errors import StartupError
+from moorage.modelhost.context import FORWARDED_HEADERS, Context
+from moorage.modelhost.errors import Responded, StartupError
 from moorage.modelhost.families.base import Answer, ErrorReply, Family
 from moorage.modelhost.settings import Settings
 
 Function = Callable[..., Any]
 
 _REPLACED_BY_TRANSFORM = ("input_fn", "predict_fn", "predict_batch_fn", "output_fn")
+_SHIMS = Path(__file__).with_name("shims")
 _NAMES_OF_CONTEXT = ("context", "ctx", "_context")
 _OF_AN_INVOCATION = (*_REPLACED_BY_TRANSFORM, "transform_fn")
 
@@ -160,6 +162,8 @@ class Handler:
         return versions.differences(named)
 
     def explain(self, error: BaseException) -> ErrorReply:
+        if isinstance(error, Responded):
+            return ErrorReply(error.status, error.body, error.content_type)
         return self._family.explain(error)
 
     def transform(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Answer:
@@ -269,10 +273,23 @@ class Handler:
             return bytes(body), str(content_type)
         if _is_stream(body.__class__):
             return body, str(content_type)
+        response = responses.read(body)
+        if response is not None:
+            return _responded(response)
         # Neither text nor bytes, such as a dict from transform_fn: encoded as the default output_fn would.
         media = encoding.media_type(content_type)
         media = media if encoding.supports(media) else encoding.JSON
         return encoding.encode(body, media), media
+
+
+def _responded(response: responses.Response) -> Answer:
+    if response.status != HTTPStatus.OK:
+        raise Responded(response.status, response.body, response.content_type)
+    context = _context.get(None)
+    if context is not None:
+        for name in FORWARDED_HEADERS & response.headers.keys():
+            context.set_response_header(name, response.headers[name])
+    return response.body, response.content_type
 
 
 def _import_program(settings: Settings) -> ModuleType | None:
@@ -282,6 +299,7 @@ def _import_program(settings: Settings) -> ModuleType | None:
         directories.append(settings.model_dir)
     # Also without a program: a pickled model may need modules that lie here.
     sys.path[:0] = map(str, directories)
+    sys.path.append(str(_SHIMS))
     program = PurePosixPath(settings.program)
     if program.suffix != ".py":
         program = PurePosixPath(settings.program.replace(".", "/") + ".py")

@@ -98,7 +98,8 @@ class Reply:
 
     def error(self, said: ErrorReply) -> None:
         self.begin(said.content_type, None)
-        self.whole(said.body.encode(errors="replace"), said.status)
+        body = said.body if isinstance(said.body, bytes) else said.body.encode(errors="replace")
+        self.whole(body, said.status)
 
     def end(self) -> None:
         """Of a stream."""

@@ -16,7 +16,7 @@ _TRACEBACK_LINES = 12
 
 class ErrorReply(NamedTuple):
     status: int
-    body: str
+    body: str | bytes
     content_type: str = http.TEXT
 
 

@@ -1,0 +1,1 @@
+"""As in mms, for scripts that import it."""

@@ -1,0 +1,1 @@
+"""As in sagemaker-algorithm-toolkit, for scripts that import it."""

@@ -1,0 +1,1 @@
+"""As in sagemaker-containers, for scripts that import it."""

@@ -1,0 +1,1 @@
+"""As in sagemaker-huggingface-inference-toolkit, for scripts that import it."""

@@ -1,0 +1,1 @@
+"""As in sagemaker-inference, for scripts that import it."""

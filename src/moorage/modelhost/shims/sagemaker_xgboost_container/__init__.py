@@ -1,0 +1,1 @@
+"""As in sagemaker-xgboost-container, for scripts that import it."""
