@@ -311,7 +311,7 @@ def _obstacle(user: User, data_dir: Path) -> str | None:
     """Why that user could not run a container that needs Python and its own directory; None if it could."""
     needs = {
         str(data_dir / "instances"): ["/bin/sh", "-c", f"cd {shlex.quote(str(data_dir / 'instances'))}"],
-        f"the Python {sys.executable}": [sys.executable, "-c", "import ssl, moorage.modelhost.front"],
+        f"the Python {sys.executable}": [sys.executable, "-c", "import ssl, moorage.modelhost.supervision"],
     }
     for needed, program in needs.items():
         try:

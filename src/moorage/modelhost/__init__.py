@@ -4,7 +4,7 @@
 
 It imports nothing else of this package, so that it can run in an environment of its own.
 
-The way of an invocation: `front` starts the processes and `reception` accepts connections; when one shows an
-invocation, `pool` gives it to a worker, socket and all (`worker_process`, `messages`). There `serving` reads it
-(`connection`), `worker` runs it (`handlers`) and writes the `reply`, in one thread. The front does not see it.
+The way of an invocation: `front` starts the processes (`supervision`) and `reception` accepts connections; when one
+shows an invocation, `pool` gives it to a worker, socket and all (`worker_process`, `messages`). There `serving` reads
+it (`connection`), `worker` runs it (`handlers`) and writes the `reply`, in one thread. The front does not see it.
 """

@@ -1,66 +1,93 @@
 """A worker that is forked from the front: it begins with what the front has imported, whose memory both share.
 
-The front runs no user code, so nothing of a model is in a process before it is forked. A model with an environment of
-its own has another interpreter, and is started by `bootstrap`.
+The front runs no user code, so nothing of a model is in a process before it is forked. The first workers are forked
+before the front has imported asyncio, which few of them need. A model with an environment of its own has another
+interpreter, and is started by `bootstrap`.
 """
 
-import asyncio
 import atexit
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-
-class ForkedProcess:
-    """As much of `asyncio.subprocess.Process` as is needed of it."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._pidfd = os.pidfd_open(pid)
-        self._loop = asyncio.get_running_loop()
-        self._code: asyncio.Future[int] = self._loop.create_future()
-        self._loop.add_reader(self._pidfd, self._reap)
-
-    async def wait(self) -> int:
-        """The exit code, or the number of the signal that ended it, negated."""
-        return await asyncio.shield(self._code)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def send_signal(self, number: int) -> None:
-        """Raises ProcessLookupError if it has ended."""
-        if self._code.done():
-            raise ProcessLookupError
-        signal.pidfd_send_signal(self._pidfd, number)
-
-    def _reap(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        _, status = os.waitpid(self.pid, 0)
-        self._code.set_result(os.waitstatus_to_exitcode(status))
+from moorage.modelhost.errors import StartupError
+from moorage.modelhost.settings import Settings
+from moorage.modelhost.shared import Shared
 
 
-def fork(
+@dataclass(frozen=True)
+class Forked:
+    """A worker, with our end of the socket pair and the memory that it shares with us."""
+
+    pid: int
+    control: socket.socket
+    shared: Shared
+
+
+def fork_worker(settings: Settings, number: int) -> Forked:
+    """StartupError when the system has no room for another process."""
+    from moorage.modelhost import worker  # here, because nobody needs it who does not fork
+
+    with ExitStack() as stack:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.callback(theirs.close)
+            unless_forked = stack.enter_context(ExitStack())
+            unless_forked.callback(ours.close)
+            shared, memory = Shared.create()
+            stack.callback(os.close, memory)
+            descriptors = theirs.fileno(), memory
+            pid = _fork(
+                partial(worker.main, *descriptors, os.getpid(), number),
+                descriptors=descriptors,
+                directory=settings.code_dir,
+                environment=environment_of(settings),
+            )
+        except OSError as error:
+            raise no_room(error) from error
+        unless_forked.pop_all()
+    return Forked(pid, ours, shared)
+
+
+def no_room(error: OSError) -> StartupError:
+    return StartupError(
+        f"No process can be started for the model ({error}): give the container more memory, processes or file "
+        "descriptors."
+    )
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """What a worker has beside our own environment. Its working directory is another one, so paths are whole: user
+    code reads these too."""
+    paths = {"SM_MODEL_DIR": settings.model_dir, "SAGEMAKER_SUBMIT_DIRECTORY": settings.code_dir}
+    defaults = {name: value for name, value in _defaults(settings).items() if name not in os.environ}
+    return defaults | {name: str(path) for name, path in paths.items() if path is not None}
+
+
+def _fork(
     run: Callable[[], None],
     *,
     descriptors: Collection[int],
     directory: Path | None,
     environment: Mapping[str, str],
-) -> ForkedProcess:
-    """A process that runs the function, and has none of our files open but these descriptors. OSError when the system
-    has no room for one."""
+) -> int:
+    """The id of a process that runs the function, and has none of our files open but these descriptors. OSError when
+    the system has no room for one."""
     gc.collect()
     gc.freeze()  # what is there stays where it is, so that no collection writes to memory that is shared
     pid = os.fork()
     if pid:
-        return ForkedProcess(pid)
+        return pid
     status = os.EX_SOFTWARE
     try:
         _leave_the_front(descriptors)
@@ -77,13 +104,19 @@ def fork(
         _end(status)
 
 
+def _defaults(settings: Settings) -> dict[str, str]:
+    """What AWS's images set where the model's Environment does not."""
+    return {"OMP_NUM_THREADS": "1"} if settings.family == "xgboost" else {}
+
+
 def _leave_the_front(descriptors: Collection[int]) -> None:
     """Nothing of its loop, its signals and its connections is left here."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    asyncio.set_event_loop(None)
+    if "asyncio" in sys.modules:
+        sys.modules["asyncio"].set_event_loop(None)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     kept = sorted({0, 1, 2, *descriptors})

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from moorage.modelhost import http
 from moorage.modelhost.errors import StartupError
+from moorage.modelhost.forked import Forked
 from moorage.modelhost.messages import Kind, Message
 from moorage.modelhost.settings import Settings
 from moorage.modelhost.shared import State
@@ -55,9 +56,12 @@ class WorkerPool:
         """Who gets a connection that no worker has any more, to wait for its next request."""
         self._returned = returned
 
-    async def launch(self) -> None:
-        """Starts the processes, and does not wait for what they load. `stop` ends them in any case."""
-        for number in range(self._settings.workers):
+    async def launch(self, forked: Sequence[Forked] = ()) -> None:
+        """Starts the processes, but for those that are there, and does not wait for what they load. `stop` ends them
+        in any case."""
+        for number, each in enumerate(forked):
+            self._loading.append(WorkerProcess.adopt(number, each, self._settings))
+        for number in range(len(forked), self._settings.workers):
             self._loading.append(await WorkerProcess.launch(number, self._python, self._settings))
 
     async def load(self) -> None:

@@ -10,13 +10,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moorage.modelhost import messages
 from moorage.modelhost.errors import StartupError
-from moorage.modelhost.forked import ForkedProcess, fork
+from moorage.modelhost.forked import Forked, environment_of, fork_worker, no_room
 from moorage.modelhost.messages import DUMP_SIGNAL, Failure, Kind, Message
 from moorage.modelhost.settings import Settings
 from moorage.modelhost.shared import Shared, State
@@ -31,6 +30,36 @@ _DUMP_SECONDS = 0.2
 _RETRY_SECONDS = 0.02
 
 _EXIT_SECONDS = 2.0
+
+
+class ForkedProcess:
+    """As much of `asyncio.subprocess.Process` as is needed of it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._loop = asyncio.get_running_loop()
+        self._code: asyncio.Future[int] = self._loop.create_future()
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    async def wait(self) -> int:
+        """The exit code, or the number of the signal that ended it, negated."""
+        return await asyncio.shield(self._code)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Raises ProcessLookupError if it has ended."""
+        if self._code.done():
+            raise ProcessLookupError
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        _, status = os.waitpid(self.pid, 0)
+        self._code.set_result(os.waitstatus_to_exitcode(status))
 
 
 class WorkerProcess:
@@ -61,6 +90,7 @@ class WorkerProcess:
         self._control = control
         self._shared = shared
         self._timeout_seconds = timeout_seconds
+        control.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[tuple[bytes, Visitor | None]] = deque()
         self._free_slots: list[int] = []
@@ -80,6 +110,8 @@ class WorkerProcess:
     async def launch(cls, number: int, python: Path, settings: Settings) -> "WorkerProcess":
         """Starts the process; `loaded` tells when it can serve. Numbers begin with 0. StartupError when the system
         has no room for one."""
+        if settings.forks and python == Path(sys.executable):
+            return cls.adopt(number, fork_worker(settings, number), settings)
         with contextlib.ExitStack() as stack:
             try:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -89,15 +121,29 @@ class WorkerProcess:
                 shared, memory = Shared.create()
                 stack.callback(os.close, memory)
                 descriptors = (theirs.fileno(), memory)
-                process = await _process(python, settings, descriptors, number)
+                process = await asyncio.create_subprocess_exec(
+                    *(str(python), "-P", str(_BOOTSTRAP)),
+                    *map(str, (*descriptors, os.getpid(), number)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    cwd=settings.code_dir,
+                    env=os.environ | environment_of(settings),
+                )
             except OSError as error:
-                raise StartupError(
-                    f"No process can be started for the model ({error}): give the container more memory, processes "
-                    "or file descriptors."
-                ) from error
+                raise no_room(error) from error
             unless_launched.pop_all()
-        ours.setblocking(False)
         return cls(number, process, ours, shared, timeout_seconds=settings.timeout_seconds)
+
+    @classmethod
+    def adopt(cls, number: int, forked: Forked, settings: Settings) -> "WorkerProcess":
+        """One that was forked before there was a loop."""
+        return cls(
+            number,
+            ForkedProcess(forked.pid),
+            forked.control,
+            forked.shared,
+            timeout_seconds=settings.timeout_seconds,
+        )
 
     @property
     def served(self) -> int:
@@ -254,43 +300,8 @@ class WorkerProcess:
         return f"was killed by {_signal_name(-code)}{hint}"
 
 
-async def _process(
-    python: Path, settings: Settings, descriptors: tuple[int, int], number: int
-) -> asyncio.subprocess.Process | ForkedProcess:
-    arguments = *descriptors, os.getpid(), number
-    defaults = {name: value for name, value in _defaults(settings).items() if name not in os.environ}
-    environment = defaults | _absolute_paths(settings)
-    if settings.forks and python == Path(sys.executable):
-        from moorage.modelhost import worker  # here, because nobody needs it who does not fork
-
-        return fork(
-            partial(worker.main, *arguments),
-            descriptors=descriptors,
-            directory=settings.code_dir,
-            environment=environment,
-        )
-    return await asyncio.create_subprocess_exec(
-        *(str(python), "-P", str(_BOOTSTRAP), *map(str, arguments)),
-        stdin=asyncio.subprocess.DEVNULL,
-        pass_fds=descriptors,
-        cwd=settings.code_dir,
-        env=os.environ | environment,
-    )
-
-
 async def _first(*futures: "asyncio.Future[Any]") -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _defaults(settings: Settings) -> dict[str, str]:
-    """What AWS's images set where the model's Environment does not."""
-    return {"OMP_NUM_THREADS": "1"} if settings.family == "xgboost" else {}
-
-
-def _absolute_paths(settings: Settings) -> dict[str, str]:
-    """The worker's working directory is another one; user code reads these too."""
-    paths = {"SM_MODEL_DIR": settings.model_dir, "SAGEMAKER_SUBMIT_DIRECTORY": settings.code_dir}
-    return {name: str(path) for name, path in paths.items() if path is not None}
 
 
 def _signal_name(number: int) -> str:
