@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage.modelhost.errors import StartupError
@@ -15,6 +15,8 @@ FAMILIES = ("generic", "scikit-learn", "xgboost", "pytorch", "huggingface")
 # The platform gives up on a real-time invocation after 60 s, so a worker that is still busy then works for
 # nobody; it is also the SageMaker toolkit's default. Async endpoints with longer predictions raise it.
 DEFAULT_TIMEOUT_SECONDS = 60.0
+
+_YES = frozenset({"y", "yes", "t", "true", "on", "1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,14 @@ class Settings:
     """XGBoost without code: the keys of selectable inference, if any."""
     is_batch_transform: bool
     """XGBoost without code: whether replies are those that batch transform reads, one line for each record."""
+    hf_task: str
+    """Hugging Face: that of the pipeline, or empty for what the model's files tell."""
+    hf_model_id: str
+    """Hugging Face: the model's name on the hub, or empty for that of the archive."""
+    hf_model_revision: str | None
+    hf_token: str | None = field(repr=False)
+    hf_trust_remote_code: bool
+    """Hugging Face: whether code that comes with the weights may run."""
 
     @property
     def requirements(self) -> Path | None:
@@ -94,6 +104,11 @@ class Settings:
             inference_ensemble=(environ.get("SAGEMAKER_INFERENCE_ENSEMBLE") or "true").lower() == "true",
             inference_output=_words(environ.get("SAGEMAKER_INFERENCE_OUTPUT", "")),
             is_batch_transform=bool(environ.get("SAGEMAKER_BATCH")),
+            hf_task=environ.get("HF_TASK", "").strip(),
+            hf_model_id=environ.get("HF_MODEL_ID", "").strip(),
+            hf_model_revision=environ.get("HF_MODEL_REVISION") or None,
+            hf_token=environ.get("HF_API_TOKEN") or environ.get("HF_TOKEN") or None,
+            hf_trust_remote_code=environ.get("HF_TRUST_REMOTE_CODE", "").lower() in _YES,
         )
 
 
