@@ -51,7 +51,8 @@ class HuggingFace(Family):
     def predict(self, data: Any, model: Any) -> Any:
         if not isinstance(data, dict):
             raise InvocationError(
-                400, f'The input is a {type(data).__name__}, not an object: send one such as {{"inputs": …}}.'
+                400,
+                f'The input is a {type(data).__name__}, not an object: send one such as {{"inputs": ...}}.',
             )
         inputs = data.get("inputs", {name: each for name, each in data.items() if name != "parameters"})
         return model(inputs, **(data.get("parameters") or {}))

@@ -12,7 +12,7 @@ from moorage.modelhost.settings import Settings
 logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS: Final = 20.0
-"""For the answer to which files there are: its client tries again for minutes."""
+"""For the answer to which files there are, with all that the client does before."""
 
 _OTHER_FRAMEWORKS: Final = (
     *("*.h5", "*.msgpack", "*.ot", "*.tflite", "*.mlmodel", "*.onnx", "*.onnx_data"),
@@ -23,28 +23,38 @@ _OF_PYTORCH: Final = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
 
 def download(settings: Settings, environ: Mapping[str, str]) -> Path:
     """The directory of the model; what is there already is not loaded again. StartupError when it cannot be had."""
-    hub = require("huggingface_hub", by="HF_MODEL_ID", package="huggingface_hub", extra="transformers")
+    hub = _client_library()
     hub.utils.disable_progress_bars()
     name, revision = settings.hf_model_id, settings.hf_model_revision
     arguments: dict[str, Any] = {
         "repo_id": name,
+        "revision": revision,
         "token": settings.hf_token,
         "cache_dir": _cache(settings, environ),
     }
     # Without it the client's own log would tell of each of its many attempts.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     client = hub.HfApi(token=settings.hf_token)
+    patience = hub.constants.HF_HUB_ETAG_TIMEOUT
     try:
-        found = _in_time(lambda: client.model_info(name, revision=revision, timeout=_PATIENCE_SECONDS / 2))
+        found = _in_time(lambda: client.model_info(name, revision=revision, timeout=patience))
         logger.info("loading %s, revision %s, from %s", name, found.sha, client.endpoint)
         files = [each.rfilename for each in found.siblings or ()]
-        path = hub.snapshot_download(revision=found.sha, ignore_patterns=left_out(files), **arguments)
+        path = hub.snapshot_download(ignore_patterns=left_out(files), **arguments)
     except Exception as error:  # of whatever kind: it depends on the client's version
-        earlier = _earlier(hub, {**arguments, "revision": revision}, error)
+        earlier = _earlier(hub, arguments, error)
         if earlier is None:
             raise _refusal(settings, client.endpoint, error) from error
         path = earlier
     return Path(path)
+
+
+def _client_library() -> Any:
+    for part in (".constants", ".errors", ".utils", ""):  # they are not imported with the package
+        hub = require(
+            f"huggingface_hub{part}", by="HF_MODEL_ID", package="huggingface_hub", extra="transformers"
+        )
+    return hub
 
 
 def left_out(files: Iterable[str]) -> list[str]:
@@ -84,7 +94,9 @@ def _earlier(hub: Any, arguments: dict[str, Any], reason: Exception) -> str | No
     if _is_refused(reason):
         return None
     try:
-        path: str = hub.snapshot_download(local_files_only=True, **arguments)
+        path: str = hub.snapshot_download(
+            local_files_only=True, ignore_patterns=[*_OTHER_FRAMEWORKS, *_OF_PYTORCH], **arguments
+        )
     except hub.errors.LocalEntryNotFoundError:
         return None
     logger.warning("the hub cannot be reached (%s); serving what was loaded before", _said(reason))
@@ -94,7 +106,7 @@ def _earlier(hub: Any, arguments: dict[str, Any], reason: Exception) -> str | No
 def _is_refused(error: Exception) -> bool:
     """Whether the hub has answered, and does not give the model."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    return isinstance(error, ValueError) or (isinstance(status, int) and 400 <= status < 500)
+    return status in (400, 401, 403, 404) or type(error).__name__ == "HFValidationError"
 
 
 def _refusal(settings: Settings, endpoint: str, error: Exception) -> StartupError:
@@ -115,5 +127,5 @@ def _refusal(settings: Settings, endpoint: str, error: Exception) -> StartupErro
 
 
 def _said(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    first_line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first_line[:200]}" if first_line else type(error).__name__
