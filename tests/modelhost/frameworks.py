@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ def python() -> Path:
 
 
 def run(program: str, *arguments: str) -> Any:
-    """What the program prints last, as JSON."""
+    """What the program prints last, as JSON. It is in a file, since TorchScript reads the sources of modules."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [str(python()), "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "program.py")
+        path.write_text(program)
+        done = subprocess.run(
+            [str(python()), str(path), *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rstrip("\n").rpartition("\n")[2])

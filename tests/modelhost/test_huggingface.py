@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moorage.modelhost import families
+from moorage.modelhost import families, stacking
 from moorage.modelhost.errors import InvocationError, StartupError
 from moorage.modelhost.families.base import Family
 from moorage.modelhost.families.huggingface import answering, formats, hub, tasks
@@ -665,6 +665,16 @@ def test_settings(tmp_path: Path, value: str) -> None:
     assert (settings.hf_token, settings.hf_model_revision) == ("hf_secret", "v1")
     assert "hf_secret" not in repr(settings)
     assert not family(tmp_path, HF_TRUST_REMOTE_CODE="no").settings.hf_trust_remote_code
+
+
+def test_a_batch_is_never_of_two_chats(tmp_path: Path) -> None:
+    served = family(tmp_path, HF_TASK="text-generation")
+    messages = [{"role": "user", "content": "who ?"}]
+    chat = served.as_rows({"inputs": messages}, None)
+    assert stacking.likeness(chat) is None
+    assert served.predict(chat, lambda inputs: inputs) == messages
+    assert stacking.likeness(served.as_rows({"inputs": ["a", "b"]}, None)) is not None
+    assert served.as_rows("text", None) == "text"
 
 
 # Formats, without a host.

@@ -55,9 +55,15 @@ class HuggingFace(Family):
                 f'The input is a {type(data).__name__}, not an object: send one such as {{"inputs": ...}}.',
             )
         inputs = data.get("inputs", {name: each for name, each in data.items() if name != "parameters"})
+        inputs = list(inputs) if isinstance(inputs, tuple) else inputs
         return model(inputs, **(data.get("parameters") or {}))
 
     def as_rows(self, data: Any, model: Any) -> Any:
+        """Texts of several invocations may be one list. The messages of a chat, which are a list too, may not; no
+        batch takes a tuple."""
+        inputs = data.get("inputs") if isinstance(data, dict) else None
+        if isinstance(inputs, list) and not all(isinstance(each, str) for each in inputs):
+            return {**data, "inputs": tuple(inputs)}
         return data
 
     def encode(self, prediction: Any, accept: str) -> Answer:
