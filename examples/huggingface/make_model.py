@@ -21,6 +21,7 @@ WORDS = (
 )
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = [*SPECIAL, *WORDS.split()]
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.role }} : {{ message.content }} {% endfor %}"
 LABELS = {0: "CALM", 1: "ROUGH", 2: "FOG"}
 SMALL = {
     "hidden_size": 32,
@@ -49,6 +50,7 @@ def tokenizer() -> Any:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        chat_template=CHAT_TEMPLATE,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 

@@ -4,12 +4,15 @@ import base64
 import datetime
 import io
 import json
+import shutil
 import socket
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,6 +80,10 @@ ASKED: dict[str, list[dict[str, Any]]] = {
         {
             "inputs": "the ship",
             "parameters": {"max_new_tokens": 5, "do_sample": False, "return_full_text": False},
+        },
+        {
+            "inputs": [{"role": "user", "content": "who sails ?"}],
+            "parameters": {"max_new_tokens": 5, "do_sample": False},
         },
     ],
 }
@@ -588,7 +595,6 @@ def test_weights_of_a_hub(files: list[str], left_out: bool) -> None:
         ),
         ({}, {}, "config.json does not tell the model's task: set HF_TASK"),
         ({"config.json": "[]"}, {}, "is not what save_pretrained writes"),
-        ({}, {"HF_TASK": "vqa"}, "has no pipeline for vqa: set HF_TASK to one of "),
         ({}, {"HF_TASK": "text-to-image"}, "add code/inference.py with a model_fn"),
         ({"code/inference.py": "def model_fn(d): return 1"}, {}, "gives a int, which cannot be called"),
     ],
@@ -618,6 +624,101 @@ def family(model_dir: Path, **environ: str) -> Family:
         {"SM_MODEL_DIR": str(model_dir), "MOORAGE_MODEL_FAMILY": "huggingface", **environ}
     )
     return families.create(settings, has_code=False)
+
+
+_CODE_BESIDE_WEIGHTS = """
+import transformers
+class TinyConfig(transformers.BertConfig):
+    model_type = "moorage-tiny"
+class TinyForSequenceClassification(transformers.BertForSequenceClassification):
+    config_class = TinyConfig
+    def forward(self, *arguments, **named):
+        output = super().forward(*arguments, **named)
+        output.logits = output.logits * 0
+        return output
+"""
+
+
+def test_code_that_comes_with_the_weights(served: Served, tmp_path: Path) -> None:
+    """It runs where HF_TRUST_REMOTE_CODE says so."""
+    model = tmp_path / "model"
+    shutil.copytree(served.root / "text-classification" / "model", model)
+    (model / "tiny.py").write_text(_CODE_BESIDE_WEIGHTS)
+    config = json.loads((model / "config.json").read_text())
+    name = "TinyForSequenceClassification"
+    auto = {"AutoConfig": "tiny.TinyConfig", "AutoModelForSequenceClassification": f"tiny.{name}"}
+    config |= {"model_type": "moorage-tiny", "architectures": [name], "auto_map": auto}
+    (model / "config.json").write_text(json.dumps(config))
+    trusting = start(tmp_path, HF_TRUST_REMOTE_CODE="yes", HF_HUB_OFFLINE="1")
+    try:
+        asked = {"inputs": TEXT, "parameters": {"top_k": None}}
+        reply = trusting.wait_ready().invoke(json.dumps(asked))
+        assert [each["score"] for each in json.loads(reply.body)] == pytest.approx([1 / 3] * 3)
+    finally:
+        end(trusting)
+    assert (tmp_path / "environments" / "huggingface" / "modules").is_dir()
+    wary = start(tmp_path)
+    try:
+        assert "set HF_TRUST_REMOTE_CODE to true" in wary.wait_failed()
+    finally:
+        end(wary)
+
+
+class Pretended:
+    """Libraries that only say what they are asked, on a machine with a GPU or without."""
+
+    def __init__(self, *, has_cuda: bool = False) -> None:
+        self.torch: Any = ModuleType("torch")
+        self.torch.cuda = SimpleNamespace(is_available=lambda: has_cuda)
+        self.transformers: Any = ModuleType("transformers")
+        self.transformers.__version__ = "5.0"
+        self.transformers.pipeline = lambda *arguments, **named: (arguments, named)
+        self.transformers.pipelines = SimpleNamespace(
+            check_task=self._check, get_supported_tasks=lambda: ["fill-mask"]
+        )
+        names = ("disable_progress_bar", "disable_default_handler", "enable_propagation")
+        messages = SimpleNamespace(**{name: lambda: None for name in names})
+        self.transformers.utils = SimpleNamespace(logging=messages)
+
+    def _check(self, task: str) -> None:
+        if task != "fill-mask":
+            raise KeyError(task)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "torch", self.torch)
+        monkeypatch.setitem(sys.modules, "transformers", self.transformers)
+
+
+@pytest.mark.parametrize(
+    ("gpu_id", "has_cuda", "device"), [(None, False, -1), (1, True, 1), (0, True, 0), (1, False, -1)]
+)
+def test_the_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpu_id: int | None, has_cuda: bool, device: int
+) -> None:
+    """Workers take turns on the GPUs."""
+    Pretended(has_cuda=has_cuda).install(monkeypatch)
+    served = family(tmp_path, HF_TASK="fill-mask")
+    served.gpu_id = gpu_id
+    arguments, named = served.load(tmp_path)
+    assert arguments == ("fill-mask",)
+    assert named == {"model": str(tmp_path), "device": device, "trust_remote_code": False}
+
+
+@pytest.mark.parametrize("task", ["vqa", "multiple-choice", "conversational", "no-such-task"])
+def test_a_task_that_there_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str) -> None:
+    Pretended().install(monkeypatch)
+    with pytest.raises(
+        StartupError, match=rf"5\.0 has no pipeline for {task}: set HF_TASK to one of fill-mask, "
+    ):
+        family(tmp_path, HF_TASK=task).load(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    monkeypatch.delitem(sys.modules, missing, raising=False)
+    with pytest.raises(StartupError, match=rf"needs {missing}, .*pip install 'moorage\[transformers\]'"):
+        family(tmp_path, HF_TASK="fill-mask").load(tmp_path)
 
 
 def test_a_model_without_config(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class HuggingFace(Family):
 
     def model_dir(self) -> Path:
         """That of the archive, or of what HF_MODEL_ID names."""
+        hub.keep_below(self.settings.environments_dir, os.environ)
         return hub.download(self.settings, os.environ) if self.settings.hf_model_id else super().model_dir()
 
     def load(self, model_dir: Path) -> Any:

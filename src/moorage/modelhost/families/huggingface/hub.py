@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,11 @@ _OTHER_FRAMEWORKS: Final = (
 _OF_PYTORCH: Final = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
 
 
+def keep_below(directory: Path, environ: MutableMapping[str, str]) -> None:
+    """What the libraries load and make is kept there, unless HF_HOME says where: the user may have no home."""
+    environ.setdefault("HF_HOME", str(directory / "huggingface"))
+
+
 def download(settings: Settings, environ: Mapping[str, str]) -> Path:
     """The directory of the model; what is there already is not loaded again. StartupError when it cannot be had."""
     hub = _client_library()
@@ -30,7 +35,7 @@ def download(settings: Settings, environ: Mapping[str, str]) -> Path:
         "repo_id": name,
         "revision": revision,
         "token": settings.hf_token,
-        "cache_dir": _cache(settings, environ),
+        "cache_dir": _cache(environ),
     }
     # Without it the client's own log would tell of each of its many attempts.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -63,10 +68,9 @@ def left_out(files: Iterable[str]) -> list[str]:
     return [*_OTHER_FRAMEWORKS, *(_OF_PYTORCH if has_safetensors else ())]
 
 
-def _cache(settings: Settings, environ: Mapping[str, str]) -> Path | None:
-    """None for the hub client's own."""
-    chosen = environ.get("HF_HOME") or environ.get("HF_HUB_CACHE")
-    return None if chosen else settings.environments_dir / "huggingface"
+def _cache(environ: Mapping[str, str]) -> Path:
+    """Said to the client, which may have been imported before `keep_below` has named the home."""
+    return Path(environ.get("HF_HUB_CACHE") or Path(environ["HF_HOME"], "hub"))
 
 
 def _in_time(ask: Callable[[], Any]) -> Any:

@@ -39,12 +39,20 @@ def load(task: str, model_dir: Path, *, gpu_id: int | None, trusts_remote_code: 
     try:
         return create(task, model=str(model_dir), **options)
     except Exception as error:  # of whatever kind: transformers and the libraries below it raise many
-        said = " ".join(str(error).split())[:300]
+        if not trusts_remote_code and "trust_remote_code" in str(error):
+            advice = (
+                "the model brings code of its own; read it, and set HF_TRUST_REMOTE_CODE to true to run it"
+            )
+        else:
+            advice = (
+                "pack what save_pretrained of the model and of its tokenizer or processor writes, or set HF_TASK to "
+                "the task that the model is for"
+            )
+        said = " ".join(str(error).split())
         raise StartupError(
             f"transformers {transformers.__version__} cannot load {model_dir} for {task} ({type(error).__name__}: "
-            f"{said}): pack what save_pretrained of the model and of its tokenizer or processor writes, or set "
-            "HF_TASK to the task that the model is for.",
-            detail=said,
+            f"{said[:300]}): {advice}.",
+            detail=str(error),
         ) from error
 
 
