@@ -255,13 +255,25 @@ def test_an_answer_in_a_text_that_is_longer_than_the_model_reads(served: Served)
     assert "" in [each["answer"] for each in json.loads(host.invoke(json.dumps(none)).body)]
 
 
+def test_a_question_that_takes_most_of_what_the_model_reads(served: Served) -> None:
+    """64 tokens, of which 3 are special."""
+    host = served.host("question-answering")
+    for words, status in [(40, 200), (60, 200), (62, 400)]:
+        asked = {"question": "who " * words, "context": CONTEXT}
+        reply = host.invoke(json.dumps({"inputs": asked}))
+        assert reply.status == status, reply.text
+    assert "leaves no room for the context among 64" in reply.text
+    shortened = {"inputs": asked, "parameters": {"max_question_len": 20}}
+    assert host.invoke(json.dumps(shortened)).status == 200
+
+
 @pytest.mark.parametrize(
     "inputs", [{"question": "who ?"}, {"question": " ", "context": "anna"}, "who ?", [], ["who ?"], 1]
 )
 def test_a_question_without_a_context(served: Served, inputs: Any) -> None:
     host = served.host("question-answering")
     reply = host.invoke(json.dumps({"inputs": inputs}))
-    assert reply.status == 400 or inputs == []
+    assert (reply.status == 400) is (inputs != []), reply.text
 
 
 def test_text_to_text(served: Served) -> None:

@@ -78,14 +78,21 @@ class QuestionAnswering:
         """The context in parts that the model can read, each after the question, which overlap."""
         question_ids = self._tokenizer(question, add_special_tokens=False)["input_ids"]
         if len(question_ids) > limits.max_question_len:
-            question = self._tokenizer.decode(question_ids[: limits.max_question_len])
+            question_ids = question_ids[: limits.max_question_len]
+            question = self._tokenizer.decode(question_ids)
         length = min(self._tokenizer.model_max_length, limits.max_seq_len)
+        room = length - len(question_ids) - self._tokenizer.num_special_tokens_to_add(pair=True)
+        if room < 1:
+            raise ValueError(
+                f"a question of {len(question_ids)} tokens leaves no room for the context among {length}: ask a "
+                "shorter one, or set max_question_len"
+            )
         pair = (question, context) if self._question_first else (context, question)
         read = self._tokenizer(
             *pair,
             truncation="only_second" if self._question_first else "only_first",
             max_length=length,
-            stride=min(limits.doc_stride, length // 2),
+            stride=min(limits.doc_stride, room // 2),
             return_overflowing_tokens=True,
         )
         yield from read.encodings
