@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from moorage.modelhost import families, stacking
 from moorage.modelhost.errors import InvocationError, StartupError
 from moorage.modelhost.families.base import Family
-from moorage.modelhost.families.huggingface import answering, formats, hub, tasks
+from moorage.modelhost.families.huggingface import answering, formats, hub, tasks, text_to_text
 from moorage.modelhost.settings import Settings
 
 from . import frameworks, hubs
@@ -860,6 +861,73 @@ def test_csv_holds_a_list_of_objects(prediction: Any) -> None:
 )
 def test_the_type_of_a_reply(accept: str, media: str) -> None:
     assert formats.choose(accept) == media
+
+
+class _Network:
+    """Gives the tokens it is given."""
+
+    device = "cpu"
+
+    def __init__(self, **config: Any) -> None:
+        self.config = SimpleNamespace(**config)
+        self.asked: list[dict[str, Any]] = []
+
+    def generate(self, input_ids: str, **options: Any) -> list[str]:
+        self.asked.append(options)
+        return [input_ids]
+
+
+class _Tokenizer:
+    """Its tokens are the text."""
+
+    def __call__(self, text: str, *, return_tensors: str, truncation: bool) -> dict[str, str]:
+        return {"input_ids": text, "token_type_ids": ""}
+
+    def decode(self, tokens: str, **options: Any) -> str:
+        return tokens.upper()
+
+
+class _OfManyLanguages(_Tokenizer):
+    def _build_translation_inputs(
+        self, text: str, *, src_lang: str | None, tgt_lang: str | None, **options: Any
+    ) -> dict[str, str]:
+        return {"input_ids": f"{src_lang}>{tgt_lang} {text}"}
+
+
+_NO_GRAD = SimpleNamespace(no_grad=nullcontext)
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        ("summarization", "summary_text"),
+        ("translation", "translation_text"),
+        ("translation_en_to_fr", "translation_text"),
+        ("text2text-generation", "generated_text"),
+    ],
+)
+def test_what_a_model_for_texts_is_asked(task: str, key: str) -> None:
+    """With the prefix and the options that config.json has for the task."""
+    specific = {task: {"prefix": f"{task}: ", "num_beams": 4, "max_length": 10}, "other": {"prefix": "no"}}
+    network = _Network(task_specific_params=specific)
+    pipe = text_to_text.TextToText(_NO_GRAD, task, network, _Tokenizer())
+    assert pipe("a", max_length=5) == [{key: f"{task}: a".upper()}]
+    assert network.asked == [{"num_beams": 4, "max_length": 5}]
+    with pytest.raises(ValueError, match="a text or a list of texts"):
+        pipe({"text": "a"})
+
+
+@pytest.mark.parametrize(
+    ("task", "parameters", "expected"),
+    [
+        ("translation_en_to_fr", {}, "EN>FR A"),
+        ("translation", {"src_lang": "de", "tgt_lang": "nl"}, "DE>NL A"),
+        ("translation_en_to_fr", {"tgt_lang": "nl"}, "EN>NL A"),
+    ],
+)
+def test_the_languages_of_a_translation(task: str, parameters: dict[str, str], expected: str) -> None:
+    pipe = text_to_text.TextToText(_NO_GRAD, task, _Network(), _OfManyLanguages())
+    assert pipe(["a"], **parameters) == [{"translation_text": expected}]
 
 
 def test_answers_found_twice_are_one() -> None:
