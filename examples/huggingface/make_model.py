@@ -1,67 +1,71 @@
-"""Makes a tiny model with random weights, as save_pretrained writes it, for each of several tasks.
+"""Makes a tiny model with random weights, as save_pretrained writes it: its answers are nonsense, and soon there.
 
-Usage: python make_model.py DIRECTORY [TASK ...]
+Usage: python examples/huggingface/make_model.py MODEL_DIR [TASK]    without TASK for text-classification
 
-Each DIRECTORY/TASK holds what belongs into the root of a model.tar.gz for a Hugging Face image. Nothing is
-downloaded. Needs torch and transformers (and Pillow for images).
+An image for Hugging Face serves MODEL_DIR without code. The packages needed are torch and transformers, and for
+image-classification pillow.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "boats",
-    "sail",
-    "sink",
-    "far",
-    "the",
-    "where",
-    "do",
-    "they",
-]
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-BERT = {
-    "text-classification": "BertForSequenceClassification",
-    "token-classification": "BertForTokenClassification",
-    "question-answering": "BertForQuestionAnswering",
-    "fill-mask": "BertForMaskedLM",
-    "feature-extraction": "BertModel",
+WORDS = (
+    "the a harbour ship boat sails rests in at is was where when who blue green old quiet night morning wind and "
+    "captain anna lives small town . , ? ! ##s ##ed ##ing"
+)
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY = [*SPECIAL, *WORDS.split()]
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.role }} : {{ message.content }} {% endfor %}"
+LABELS = {0: "CALM", 1: "ROUGH", 2: "FOG"}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
 }
-TASKS = (*BERT, "text-generation", "text2text-generation", "image-classification")
 
 
-def make(task: str, folder: Path) -> None:
-    torch.manual_seed(7)
-    folder.mkdir(parents=True)
-    if task == "image-classification":
-        config = transformers.ViTConfig(**SIZES, image_size=32, patch_size=16, num_labels=3)
-        transformers.ViTForImageClassification(config).save_pretrained(folder)
-        transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-        return
-    tokenizer(folder).save_pretrained(folder)
-    model(task).eval().save_pretrained(folder)
+def tokenizer() -> Any:
+    """Of whole words of a small vocabulary."""
+    vocabulary = {word: number for number, word in enumerate(VOCABULARY)}
+    pieces = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    pieces.normalizer = normalizers.Lowercase()
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    pieces.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=pieces,
+        model_max_length=64,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        chat_template=CHAT_TEMPLATE,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
 
 
-def tokenizer(folder: Path) -> Any:
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(WORDS))
-    return transformers.BertTokenizer(str(vocabulary))
+def bert(kind: Any, **options: Any) -> Any:
+    return kind(
+        transformers.BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=64, **SMALL, **options)
+    )
 
 
-def model(task: str) -> Any:
-    if task == "text-generation":
-        config = transformers.GPT2Config(
-            vocab_size=len(WORDS),
+def gpt2() -> Any:
+    return transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=len(VOCABULARY),
+            n_positions=64,
             n_embd=32,
             n_layer=2,
             n_head=2,
@@ -69,16 +73,51 @@ def model(task: str) -> Any:
             eos_token_id=3,
             pad_token_id=0,
         )
-        return transformers.GPT2LMHeadModel(config)
-    if task == "text2text-generation":
-        t5 = transformers.T5Config(
-            vocab_size=len(WORDS), d_model=32, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0
+    )
+
+
+def t5() -> Any:
+    return transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=len(VOCABULARY),
+            d_model=32,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_heads=2,
+            pad_token_id=0,
+            eos_token_id=3,
+            decoder_start_token_id=0,
         )
-        return transformers.T5ForConditionalGeneration(t5)
-    bert = transformers.BertConfig(vocab_size=len(WORDS), **SIZES)
-    return getattr(transformers, BERT[task])(bert)
+    )
+
+
+def vit() -> Any:
+    return transformers.ViTForImageClassification(
+        transformers.ViTConfig(image_size=32, patch_size=8, id2label=LABELS, **SMALL)
+    )
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "text-classification": lambda: bert(transformers.BertForSequenceClassification, id2label=LABELS),
+    "token-classification": lambda: bert(transformers.BertForTokenClassification, id2label=LABELS),
+    "question-answering": lambda: bert(transformers.BertForQuestionAnswering),
+    "fill-mask": lambda: bert(transformers.BertForMaskedLM),
+    "feature-extraction": lambda: bert(transformers.BertModel),
+    "text-generation": gpt2,
+    "text2text-generation": t5,
+    "image-classification": vit,
+}
+
+
+def make(model_dir: Path, task: str = "text-classification") -> None:
+    torch.manual_seed(0)
+    MODELS[task]().save_pretrained(model_dir)
+    if task == "image-classification":
+        transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(model_dir)
+    else:
+        tokenizer().save_pretrained(model_dir)
 
 
 if __name__ == "__main__":
-    for name in sys.argv[2:] or TASKS:
-        make(name, Path(sys.argv[1], name))
+    make(Path(sys.argv[1]), *sys.argv[2:3])

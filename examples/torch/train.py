@@ -1,8 +1,9 @@
-"""Trains a small network and writes what belongs into model.tar.gz for a PyTorch image.
+"""Trains a network on points of a plane, inside of a circle or not.
 
-Usage: python train.py DIRECTORY
+Usage: python examples/torch/train.py MODEL_DIR
 
-DIRECTORY gets `model.pth`, the weights, beside `code/` with inference.py and the network's class.
+It writes MODEL_DIR/weights.pth and MODEL_DIR/code, which an image for PyTorch serves: points in as JSON, CSV or NPY,
+the probability of each to be inside out.
 """
 
 import shutil
@@ -11,26 +12,36 @@ from pathlib import Path
 
 import torch
 
-HERE = Path(__file__).parent
-sys.path.append(str(HERE / "code"))
+CODE = Path(__file__).parent / "code"
+sys.path.append(str(CODE))
 
-from net import Net  # noqa: E402
+from network import Network  # noqa: E402
+
+STEPS = 300
 
 
-def main(directory: Path) -> None:
-    torch.manual_seed(7)
-    x = torch.rand(256, 4)
-    y = x.sum(dim=1, keepdim=True)
-    net = Net()
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
-    for _ in range(100):
+def points(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two coordinates from -1 to 1, and 1 for those within 0.5 of the middle."""
+    places = torch.rand(count, 2) * 2 - 1
+    return places, (places.norm(dim=1) < 0.5).float()
+
+
+def train(model_dir: Path) -> Network:
+    torch.manual_seed(0)
+    places, inside = points(1000)
+    network = Network()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
+    for _ in range(STEPS):
         optimizer.zero_grad()
-        torch.nn.functional.mse_loss(net(x), y).backward()
+        torch.nn.functional.binary_cross_entropy(network(places), inside).backward()
         optimizer.step()
-    directory.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(HERE / "code", directory / "code", ignore=shutil.ignore_patterns("__pycache__"))
-    torch.save(net.state_dict(), directory / "model.pth")
+    model_dir.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), model_dir / "weights.pth")
+    shutil.copytree(
+        CODE, model_dir / "code", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return network
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    train(Path(sys.argv[1]))

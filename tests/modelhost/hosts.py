@@ -58,9 +58,11 @@ def exists(pid: int) -> bool:
 
 
 class Host:
-    """`base` is what /opt/ml is in a container."""
+    """`base` is what /opt/ml is in a container, `python` the interpreter of the host."""
 
-    def __init__(self, base: Path, environ: Mapping[str, str], python: Path = Path(sys.executable)) -> None:
+    def __init__(
+        self, base: Path, environ: Mapping[str, str], *, python: Path = Path(sys.executable)
+    ) -> None:
         self.base = base
         self.port = free_port()
         self._log = base / "log"
@@ -69,7 +71,7 @@ class Host:
         }
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [python, "-m", "moorage.modelhost", "serve"],
+                [str(python), "-m", "moorage.modelhost", "serve"],
                 stdout=log,
                 stderr=log,
                 env={
@@ -157,7 +159,7 @@ class Starter:
             (base / "model" / "code").mkdir(exist_ok=True)
             header = f"import pathlib\nBASE = pathlib.Path({str(base)!r})\n"
             (base / "model" / "code" / "inference.py").write_text(header + textwrap.dedent(inference))
-        host = Host(base, {name: str(value) for name, value in environ.items()}, python)
+        host = Host(base, {name: str(value) for name, value in environ.items()}, python=python)
         self.hosts.append(host)
         return host
 

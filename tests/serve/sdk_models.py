@@ -12,11 +12,10 @@ from pathlib import Path
 
 import joblib
 import numpy
+import torch
 import transformers
 import xgboost
 from sklearn.linear_model import LogisticRegression
-
-import torch
 
 ROWS = numpy.array([[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]])
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "boats", "sail", "sink"]

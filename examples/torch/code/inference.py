@@ -1,13 +1,12 @@
-"""Loads the weights; all else is what the container does by itself: tensors in, tensors out."""
+"""The inference code of the example: the image does all but load the weights."""
 
 from pathlib import Path
 
-from net import Net
-
 import torch
+from network import Network
 
 
-def model_fn(model_dir: str) -> Net:
-    net = Net()
-    net.load_state_dict(torch.load(Path(model_dir, "model.pth")))
-    return net
+def model_fn(model_dir):
+    network = Network()
+    network.load_state_dict(torch.load(Path(model_dir) / "weights.pth", weights_only=True))
+    return network

@@ -78,6 +78,7 @@ class Handler:
     ) -> None:
         self._gpu_id = gpu_id
         self._settings = settings
+        self.model_dir = settings.model_dir
         self._wait = wait
         self._functions: dict[str, Function] = {}
         self._family: Family = Family(settings)
@@ -103,7 +104,8 @@ class Handler:
                 f"{self._settings.program} defines transform_fn together with {', '.join(mixed)}: keep either "
                 "transform_fn or the others, since transform_fn replaces them."
             )
-        model_dir = self._settings.model_dir
+        self._family.gpu_id = self._gpu_id
+        self.model_dir = model_dir = self._family.model_dir()
         _context.set(Context(model_dir=model_dir, headers={}, gpu_id=self._gpu_id))
         if "pre_model_fn" in self._functions:
             self._finished(self._functions["pre_model_fn"](str(model_dir)))

@@ -2,14 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage.modelhost.errors import StartupError
 
 DEFAULT_PROGRAM = "inference.py"
-
-_YES = ("y", "yes", "t", "true", "on", "1")
 
 FAMILIES = ("generic", "scikit-learn", "xgboost", "pytorch", "huggingface")
 """Each has a module in `families`."""
@@ -18,26 +16,7 @@ FAMILIES = ("generic", "scikit-learn", "xgboost", "pytorch", "huggingface")
 # nobody; it is also the SageMaker toolkit's default. Async endpoints with longer predictions raise it.
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HuggingFaceSettings:
-    """The variables of the Hugging Face images."""
-
-    task: str
-    model_id: str
-    revision: str
-    token: str
-    trusts_remote_code: bool
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> "HuggingFaceSettings":
-        return cls(
-            task=environ.get("HF_TASK", ""),
-            model_id=environ.get("HF_MODEL_ID", ""),
-            revision=environ.get("HF_MODEL_REVISION", ""),
-            token=environ.get("HF_API_TOKEN") or environ.get("HF_TOKEN", ""),
-            trusts_remote_code=environ.get("HF_TRUST_REMOTE_CODE", "").lower() in _YES,
-        )
+_YES = frozenset({"y", "yes", "t", "true", "on", "1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +43,20 @@ class Settings:
     batch_delay_seconds: float
     threads: int
     environments_dir: Path
-    hugging_face: HuggingFaceSettings
     inference_ensemble: bool
     """XGBoost without code: whether all of the model's files are served together, or the first of them."""
     inference_output: tuple[str, ...]
     """XGBoost without code: the keys of selectable inference, if any."""
     is_batch_transform: bool
     """XGBoost without code: whether replies are those that batch transform reads, one line for each record."""
+    hf_task: str
+    """Hugging Face: that of the pipeline, or empty for what the model's files tell."""
+    hf_model_id: str
+    """Hugging Face: the model's name on the hub, or empty for that of the archive."""
+    hf_model_revision: str | None
+    hf_token: str | None = field(repr=False)
+    hf_trust_remote_code: bool
+    """Hugging Face: whether code that comes with the weights may run."""
 
     @property
     def requirements(self) -> Path | None:
@@ -115,10 +101,14 @@ class Settings:
             forks=environ.get("MOORAGE_FORK", "").lower() != "false",
             interleaves_streams=environ.get("MOORAGE_INTERLEAVE_STREAMS", "").lower() != "false",
             environments_dir=_environments_dir(environ),
-            hugging_face=HuggingFaceSettings.from_environment(environ),
             inference_ensemble=(environ.get("SAGEMAKER_INFERENCE_ENSEMBLE") or "true").lower() == "true",
             inference_output=_words(environ.get("SAGEMAKER_INFERENCE_OUTPUT", "")),
             is_batch_transform=bool(environ.get("SAGEMAKER_BATCH")),
+            hf_task=environ.get("HF_TASK", "").strip(),
+            hf_model_id=environ.get("HF_MODEL_ID", "").strip(),
+            hf_model_revision=environ.get("HF_MODEL_REVISION") or None,
+            hf_token=environ.get("HF_API_TOKEN") or environ.get("HF_TOKEN") or None,
+            hf_trust_remote_code=environ.get("HF_TRUST_REMOTE_CODE", "").lower() in _YES,
         )
 
 

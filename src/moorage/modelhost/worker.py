@@ -287,7 +287,7 @@ class Worker:
         if not self._handler.takes_context:
             return None
         return Context(
-            model_dir=self._settings.model_dir,
+            model_dir=self._handler.model_dir,
             gpu_id=self._gpu_id,
             headers=headers,
             request_id=headers.get("x-amzn-sagemaker-inference-id") or str(self._shared.served[0] + 1),

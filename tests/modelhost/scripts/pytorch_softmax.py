@@ -1,9 +1,8 @@
 """A dictionary of model and device, and the toolkit's encoder for the reply."""
 
 import numpy as np
-from sagemaker_inference import content_types, encoder
-
 import torch
+from sagemaker_inference import content_types, encoder
 
 
 def model_fn(model_dir):

@@ -35,12 +35,18 @@ class Family:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.gpu_id: int | None = None
+        """The GPU of this worker. None where there is none."""
         self._ask: Callable[[Any], Any] | None = None
 
     @property
     def accept(self) -> str:
         """What a client gets that asks for nothing in particular."""
         return self.settings.default_accept or self.default_accept
+
+    def model_dir(self) -> Path:
+        """Where the model's files are. StartupError when they are not to be had."""
+        return self.settings.model_dir
 
     def load(self, model_dir: Path) -> Any:
         """The model. StartupError when there is none, or no telling which."""

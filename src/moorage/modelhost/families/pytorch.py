@@ -3,7 +3,6 @@
 https://github.com/aws/sagemaker-pytorch-inference-toolkit
 """
 
-import io
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,12 +34,10 @@ class PyTorch(Family):
         if not _has_torch():
             return super().decode(body, content_type)
         media = encoding.media_type(content_type)
-        if media == encoding.CSV:
-            return _float_tensor(_table(encoding.text_of(body, content_type)))
         data = encoding.decode(body, content_type)
         if media == encoding.NPY:
-            return _torch().from_numpy(data)
-        return _float_tensor(data)
+            return _tensor(data)
+        return _float_tensor(data.squeeze() if media == encoding.CSV else data)
 
     def predict(self, data: Any, model: Any) -> Any:
         return predict(data, model) if is_torch(model) else super().predict(data, model)
@@ -49,7 +46,11 @@ class PyTorch(Family):
         return data if is_torch(model) else super().as_rows(data, model)
 
     def encode(self, prediction: Any, accept: str) -> Answer:
-        return super().encode(as_plain(prediction), accept)
+        """NPY has float64, as the images write lists of a tensor's numbers."""
+        plain = as_plain(prediction)
+        if _is_tensor(prediction) and encoding.choose(accept, self.accept) == encoding.NPY:
+            plain = plain.tolist()
+        return super().encode(plain, accept)
 
 
 def load(path: Path) -> Any:
@@ -97,10 +98,14 @@ def as_plain(prediction: Any) -> Any:
         return {name: as_plain(each) for name, each in prediction.items()}
     if isinstance(prediction, (list, tuple)):
         return [as_plain(each) for each in prediction]
-    if hasattr(prediction, "detach") and hasattr(prediction, "cpu"):
+    if _is_tensor(prediction):
         tensor = prediction.detach().cpu()
         return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
     return prediction
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach") and hasattr(value, "cpu")
 
 
 def _torch() -> Any:
@@ -137,19 +142,18 @@ def _float_tensor(data: Any) -> Any:
     try:
         return _torch().as_tensor(np.asarray(data, dtype=np.float32))
     except (TypeError, ValueError) as error:
-        raise InvocationError(
-            400,
-            f"The body is no array of numbers ({error}): send one, or give the model an input_fn that reads it.",
-        ) from error
+        raise _refusal(error) from error
 
 
-def _table(text: str) -> Any:
-    import numpy as np
-
+def _tensor(array: Any) -> Any:
     try:
-        table = np.genfromtxt(io.StringIO(text), dtype=np.float32, delimiter=",")
-    except ValueError as error:
-        raise InvocationError(400, f"The body is not valid {encoding.CSV}: {error}.") from error
-    if not table.size:
-        raise InvocationError(400, f"The body is not valid {encoding.CSV}: it is empty.")
-    return table
+        return _torch().from_numpy(array)
+    except TypeError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception) -> InvocationError:
+    return InvocationError(
+        400,
+        f"The body is no array of numbers ({error}): send one, or give the model an input_fn that reads it.",
+    )

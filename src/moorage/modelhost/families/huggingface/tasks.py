@@ -1,54 +1,70 @@
-"""Which task a model is for, where HF_TASK does not say."""
+"""The task of a model: what its pipeline does."""
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from moorage.modelhost.errors import StartupError
 
-_BY_ARCHITECTURE: Final = {
+QUESTION_ANSWERING: Final = "question-answering"
+TEXT_TO_TEXT: Final = "text2text-generation"
+
+# AWS's table, and after it suffixes that AWS asks HF_TASK for.
+BY_SUFFIX: Final = {
     "TapasForQuestionAnswering": "table-question-answering",
-    "ForQuestionAnswering": "question-answering",
+    "ForQuestionAnswering": QUESTION_ANSWERING,
     "ForTokenClassification": "token-classification",
     "ForSequenceClassification": "text-classification",
     "ForMultipleChoice": "multiple-choice",
     "ForMaskedLM": "fill-mask",
     "ForCausalLM": "text-generation",
     "GPT2LMHeadModel": "text-generation",
-    "ForConditionalGeneration": "text2text-generation",
-    "MTModel": "text2text-generation",
-    "EncoderDecoderModel": "text2text-generation",
-    "T5WithLMHeadModel": "text2text-generation",
+    "ForConditionalGeneration": TEXT_TO_TEXT,
+    "MTModel": TEXT_TO_TEXT,
+    "EncoderDecoderModel": TEXT_TO_TEXT,
+    "T5WithLMHeadModel": TEXT_TO_TEXT,
     "ForImageClassification": "image-classification",
     "ForObjectDetection": "object-detection",
-    "ForCTC": "automatic-speech-recognition",
+    "ForSemanticSegmentation": "image-segmentation",
     "ForAudioClassification": "audio-classification",
+    "ForCTC": "automatic-speech-recognition",
+    "WhisperForConditionalGeneration": "automatic-speech-recognition",
 }
-"""By what an architecture's name ends in; the longest counts."""
+
+_ADVICE: Final = "set HF_TASK in the model's Environment to the task, such as text-classification"
 
 
-def infer(model_dir: Path) -> str:
-    """By the first architecture of `config.json`. StartupError that names the variable to set."""
+def of_model(model_dir: Path) -> str:
+    """As its files tell. StartupError when they do not."""
+    config = model_dir / "config.json"
+    if config.is_file():
+        return of_architectures(_architectures(config))
+    if (model_dir / "model_index.json").is_file():
+        return "text-to-image"
+    found = ", ".join(sorted(path.name for path in model_dir.iterdir())[:10]) if model_dir.is_dir() else ""
+    raise StartupError(
+        f"There is no config.json in {model_dir} ({found or 'no file'}), so there is no telling the model's task: "
+        "pack what save_pretrained writes at the root of the archive, or add code/inference.py with a model_fn, or "
+        "set HF_MODEL_ID and HF_TASK."
+    )
+
+
+def of_architectures(architectures: list[str]) -> str:
+    """By the longest suffix of the first architecture."""
+    architecture = architectures[0] if architectures else ""
+    suffixes = [suffix for suffix in BY_SUFFIX if architecture.endswith(suffix)]
+    if suffixes:
+        return BY_SUFFIX[max(suffixes, key=len)]
+    subject = f"{architecture}, the architecture in config.json," if architecture else "config.json"
+    raise StartupError(f"{subject} does not tell the model's task: {_ADVICE}.")
+
+
+def _architectures(config: Path) -> list[str]:
     try:
-        config = json.loads((model_dir / "config.json").read_text())
-    except FileNotFoundError:
-        found = (
-            ", ".join(sorted(path.name for path in model_dir.iterdir())[:10]) if model_dir.is_dir() else ""
-        )
+        content: Any = json.loads(config.read_bytes())
+        found = content.get("architectures") or []
+        return [str(each) for each in found]
+    except (ValueError, AttributeError, TypeError) as error:
         raise StartupError(
-            f"There is no config.json in {model_dir} ({found or 'no file'}): put what save_pretrained wrote into the "
-            "root of model.tar.gz, or set HF_MODEL_ID, or add code/inference.py with a model_fn."
-        ) from None
-    except ValueError as error:
-        raise StartupError(
-            f"config.json is no JSON ({error}): save the model again with save_pretrained."
+            f"{config} is not what save_pretrained writes ({error}): save the model again."
         ) from error
-    architecture = (config.get("architectures") or [""])[0]
-    ends = [end for end in _BY_ARCHITECTURE if architecture.endswith(end)]
-    if not ends:
-        examples = ", ".join(sorted(set(_BY_ARCHITECTURE.values()))[:6])
-        raise StartupError(
-            f"The task cannot be inferred from the architecture {architecture or '(none)'} in config.json: set "
-            f"HF_TASK to a task of transformers.pipeline, such as {examples}."
-        )
-    return _BY_ARCHITECTURE[max(ends, key=len)]
