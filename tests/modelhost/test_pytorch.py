@@ -12,7 +12,7 @@ import pytest
 
 from tests import frameworks
 
-from .hosts import Host
+from .hosts import Host, Starter
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -271,3 +271,27 @@ def test_a_whole_module_that_is_pickled_is_no_torchscript(models: Models) -> Non
         end(host)
     assert "model.pth cannot be loaded as TorchScript" in last
     assert "torch.jit.script or torch.jit.trace, or add code/inference.py with a model_fn" in last
+
+
+def test_torchscript_is_served_in_other_images_too(hosts: Starter) -> None:
+    base = hosts.base()
+    program = (
+        "import sys, torch; torch.jit.script(torch.nn.Linear(2, 1)).save(sys.argv[1]);"
+        "print(torch.jit.load(sys.argv[1])(torch.tensor([[1.0, 2.0]])).tolist())"
+    )
+    expected = frameworks.run(program, str(base / "model" / "model.pt"))
+    host = hosts.start(python=frameworks.python()).wait_ready()
+    ((found,),) = json.loads(host.invoke("[[1, 2]]").text)
+    assert found == pytest.approx(expected[0][0], abs=1e-6)
+
+
+def test_without_torch_code_that_needs_none_gets_arrays(hosts: Starter) -> None:
+    source = "def model_fn(model_dir): return 2\ndef predict_fn(data, model): return data * model"
+    assert hosts.ready(source, MOORAGE_MODEL_FAMILY="pytorch").invoke("[[1, 2]]").text == "[[2, 4]]"
+
+
+def test_without_torch_a_model_is_refused_with_the_line_that_installs_it(hosts: Starter) -> None:
+    (hosts.base() / "model" / "model.pt").write_bytes(b"x")
+    sentence = hosts.start(MOORAGE_MODEL_FAMILY="pytorch").wait_failed()
+    assert "needs torch, which is not installed: add torch to code/requirements.txt" in sentence
+    assert "pip install 'moorage[torch]'" in sentence
