@@ -273,7 +273,9 @@ def test_who_waits_survives_the_death_of_the_worker(hosts: Starter) -> None:
 def test_a_half_sent_request_is_lost_with_its_worker_and_told_so(hosts: Starter) -> None:
     host = hosts.ready(ECHO)
     with Client(host) as client, Client(host) as other:
-        client.send(invocation("[1]")[:-1])
+        client.send(invocation("[1]", "Expect: 100-continue")[:-3])
+        assert client.line() == b"HTTP/1.1 100 Continue\r\n"  # the worker has read the head
+        assert client.line() == b"\r\n"
         other.send(invocation("[2]"))
         assert other.reply().text == "[2]"
         os.kill(host.workers()[0], signal.SIGKILL)
