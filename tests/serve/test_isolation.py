@@ -175,7 +175,10 @@ def test_its_environment_has_nothing_of_the_servers(server: MoorageServer) -> No
         name
         for name in environment
         if name
-        in ("MOORAGE_DATA_DIR", "MOORAGE_INSTANCE_ID", "MOORAGE_ENVIRONMENTS_DIR", "MOORAGE_ENDPOINT_URL")
+        in (
+            *("MOORAGE_DATA_DIR", "MOORAGE_INSTANCE_ID", "MOORAGE_ENVIRONMENTS_DIR", "MOORAGE_ENDPOINT_URL"),
+            *("MOORAGE_MODEL_FAMILY", "MOORAGE_FRAMEWORK_VERSION", "MOORAGE_FRAMEWORK_VERSIONS"),
+        )
     ]
 
 

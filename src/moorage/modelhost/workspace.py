@@ -5,6 +5,7 @@ the code; scripts open files by relative names in both. What holds them may be r
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from moorage.modelhost.settings import Settings
@@ -19,9 +20,8 @@ def enter(settings: Settings) -> None:
     directory = _of_our_own(f"moorage-{os.getuid()}-{settings.port}")
     for source in (settings.code_dir, settings.model_dir):
         for path in sorted(source.iterdir()) if source is not None and source.is_dir() else ():
-            link = directory / path.name
-            if not os.path.lexists(link):
-                link.symlink_to(path)
+            with suppress(FileExistsError):  # another worker, or an earlier one, has made it
+                (directory / path.name).symlink_to(path)
     os.chdir(directory)
 
 
