@@ -46,6 +46,9 @@ logger = logging.getLogger("modelhost")
 
 _LEFT_TO_THE_FRONT: Final = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+PROCESS_NAME: Final = b"model-worker"
+"""By which `ps` and `top` tell a worker from the front, whose command line it has if it was forked from it."""
 
 
 def main(control_fd: int, memory_fd: int, front_pid: int, number: int) -> None:
@@ -102,7 +105,9 @@ class _Forks:
 
 def _die_with(front_pid: int) -> None:
     """The kernel kills us with the front, should user code hold the interpreter lock for ever."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_NAME, PROCESS_NAME)
     if os.getppid() != front_pid:  # it died before the line above
         os._exit(1)
 

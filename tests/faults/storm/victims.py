@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage.modelhost.worker import PROCESS_NAME
+
 WEIGHTS: Mapping[str, float] = {
     "gateway": 3,
     "controller": 3,
@@ -83,17 +85,20 @@ def _look(pid: int, data_dir: str) -> Victim | None:
             line.decode(errors="replace").split("=", 1) for line in environ.split(b"\0") if b"=" in line
         )
         start_time = _start_time(pid)
+        name = (directory / "comm").read_bytes().strip()
     except (OSError, IndexError):
         return None
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(start_time) / os.sysconf("SC_CLK_TCK")
-    return Victim(pid=pid, kind=_kind(variables, command), start_time=start_time, age_seconds=age)
+    return Victim(pid=pid, kind=_kind(variables, command, name), start_time=start_time, age_seconds=age)
 
 
-def _kind(variables: Mapping[str, str], command: str) -> str:
+def _kind(variables: Mapping[str, str], command: str, name: bytes) -> str:
     if "MOORAGE_INSTANCE_ID" in variables:
+        if name == PROCESS_NAME:
+            return "worker"
         if "-m moorage.modelhost" in command and "bwrap" not in command.split(" ", 1)[0]:
             return "front"
-        return "worker" if "modelhost/bootstrap.py" in command else "chain"
+        return "chain"
     return variables.get("MOORAGE_PROCESS", "supervisor").partition(" ")[0]
 
 
