@@ -1,5 +1,6 @@
 """`moorage serve` as users run it, for measuring: its endpoints, its processes, its key."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -71,7 +72,11 @@ def moorage_serve(
     settings.write_text(images if image else "")
     command = [python, "-m", "moorage", "serve", "--port", 0, "--data-dir", data_dir]
     command += ["--config", settings, *options]
-    with process(*command, core=core, folder=folder, stop_seconds=90.0, piped=True) as child:
+    # The embedded S3 is beside the interpreter of the benchmark, whichever the server has.
+    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with process(
+        *command, environment=environment, core=core, folder=folder, stop_seconds=90.0, piped=True
+    ) as child:
         assert child.stdout is not None
         line = child.stdout.readline()
         if not line:

@@ -199,6 +199,8 @@ class Worker:
 
     def _invoke_all(self, calls: Sequence[Call]) -> list[Stream | None]:
         """A batch. For each, a stream whose client does not read, or None."""
+        if len(calls) == 1:
+            return [self._invoke(*calls[0])]
         cancellations = [Cancellation() for _ in calls]
         for (connection, _, _), cancellation in zip(calls, cancellations, strict=True):
             connection.running = cancellation
