@@ -175,12 +175,16 @@ def test_an_environment_is_built_anew_when_what_it_depends_on_changes(
 
 
 def test_the_versions_of_an_image_are_installed_where_they_are_pinned(hosts: Starter, tmp_path: Path) -> None:
-    host = hosts.ready(
+    host = hosts.start(
         "def model_fn(model_dir): return None\ndef predict_fn(data, model): return data",
         MOORAGE_ENVIRONMENTS_DIR=tmp_path / "cache",
         MOORAGE_MODEL_FAMILY="scikit-learn",
-        MOORAGE_FRAMEWORK_VERSION="1.2-1-cpu-py3",
+        MOORAGE_FRAMEWORK_VERSION="1.7-1-cpu-py3",
         MOORAGE_FRAMEWORK_VERSIONS="pinned",
     )
-    assert "scikit-learn==1.2.2" in host.log
+    wait_until(lambda: host.process.poll() is not None or host.is_open(), "the installation", 100)
+    if host.process.poll() is not None and os.environ.get("CI") != "true":
+        pytest.skip("no package index is reached")
+    host.wait_ready()
+    assert "scikit-learn==1.7." in host.log
     assert "runs here" not in host.log
