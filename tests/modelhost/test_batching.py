@@ -262,3 +262,55 @@ def test_what_cannot_be_a_batch_runs_as_before_and_says_so(hosts: Starter) -> No
     )
     assert host.invoke("as it is").text == "as it is"
     assert "not run in batches: transform_fn makes the whole reply" in host.log
+
+
+def test_a_function_for_batches_that_takes_a_context_is_called_with_its_own_alone(hosts: Starter) -> None:
+    host = hosts.ready(
+        """
+        def model_fn(model_dir):
+            return None
+        def predict_batch_fn(inputs, model, context):
+            return [context.get_request_header("x-amzn-sagemaker-custom-attributes")] * len(inputs)
+        """,
+        MOORAGE_BATCH_SIZE=4,
+    )
+    reply = host.invoke("[1]", X_Amzn_SageMaker_Custom_Attributes="mine")
+    assert reply.text == '"mine"'
+    assert "not run in batches: predict_batch_fn takes the context of one invocation" in host.log
+
+
+def test_an_async_function_for_batches_is_refused(hosts: Starter) -> None:
+    host = hosts.start("""
+        def model_fn(model_dir):
+            return None
+        async def predict_batch_fn(inputs, model):
+            return inputs
+        """)
+    assert "predict_batch_fn in inference.py is async" in host.wait_failed()
+
+
+def test_a_function_for_batches_that_gives_too_few_is_told_to_single_callers_too(hosts: Starter) -> None:
+    host = hosts.ready("""
+        def model_fn(model_dir):
+            return None
+        def predict_batch_fn(inputs, model):
+            return []
+        """)
+    assert "predict_batch_fn gave 0 predictions for 1 inputs" in host.invoke("[1]").text
+
+
+def test_a_function_for_batches_gets_inputs_as_they_are(hosts: Starter) -> None:
+    """A row stays a row, in a batch and without one."""
+    host = hosts.ready(
+        """
+        class Model:
+            n_features_in_ = 2
+            def predict(self, data): raise AssertionError
+        def model_fn(model_dir):
+            return Model()
+        def predict_batch_fn(inputs, model):
+            return [each for each in inputs]
+        """,
+        MOORAGE_BATCH_SIZE=4,
+    )
+    assert {reply.text for reply in together(host, ["[1, 2]"] * 4)} == {"[1, 2]"}

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from .hosts import Starter
 
 
@@ -290,3 +292,32 @@ def test_metrics_and_the_gpu_are_in_the_context(hosts: Starter) -> None:
     assert seen <= {"[0, 0]", "[1, 1]"}
     assert "Seen.Count:2" in host.log
     assert "Took.Milliseconds:1.5" in host.log
+
+
+RESPONSES = """
+    from sagemaker_containers.beta.framework.worker import Response
+    class Streaming:
+        status_code, headers = 200, {"Content-Type": "text/parts", "X-Amzn-SageMaker-Custom-Attributes": "b"}
+        body_iterator = iter(["one ", "two"])
+    def model_fn(model_dir):
+        return None
+    def transform_fn(model, body, content_type, accept):
+        if body == "stream":
+            return Streaming()
+        response = Response(body, status=int(body), mimetype="text/own")
+        response.headers["X-Amzn-SageMaker-Custom-Attributes"] = "a"
+        return response
+"""
+
+
+@pytest.mark.parametrize("extra", [{}, {"MOORAGE_THREADS": 2}])
+def test_a_response_object_chooses_status_type_and_headers(hosts: Starter, extra: dict[str, int]) -> None:
+    host = hosts.ready(RESPONSES, **extra)
+    for status in (200, 201, 422):
+        reply = host.invoke(str(status), "text/csv")
+        assert (reply.status, reply.text) == (status, str(status))
+        assert reply.headers["content-type"].startswith("text/own")
+        assert reply.headers["x-amzn-sagemaker-custom-attributes"] == "a"
+    stream = host.invoke("stream", "text/csv")
+    assert (stream.text, stream.headers["content-type"]) == ("one two", "text/parts")
+    assert stream.headers["x-amzn-sagemaker-custom-attributes"] == "b"

@@ -24,6 +24,7 @@ MISCHIEF = {
         + ECHO,
         200,
     ),
+    "an output that is none": ("import sys\nsys.stdout = object()\n" + ECHO, 200),
     "no output": ("import sys\nsys.stdout = None\n" + ECHO, 200),
     "a closed error output": (
         "import sys\ndef model_fn(d): return None\n"
@@ -49,6 +50,8 @@ def test_the_worker_outlives(hosts: Starter, mischief: str) -> None:
     workers = host.workers()
     assert [host.invoke("[1]").status for _ in range(2)] == [status, status]
     assert host.workers() == workers
+    assert host.stop() == 0
+    assert "moorage/modelhost/front.py" not in host.log
 
 
 def test_processes_that_user_code_forks_end_when_told_to(hosts: Starter) -> None:

@@ -298,3 +298,40 @@ def test_a_stream_outlives_the_limit_while_its_parts_come(hosts: Starter) -> Non
     began = time.monotonic()
     assert host.invoke("1").text == "......"
     assert time.monotonic() - began > 1.5
+
+
+def test_a_stream_in_a_thread_whose_client_leaves_is_closed_when_its_part_is_made(hosts: Starter) -> None:
+    host = hosts.ready(
+        """
+        import os, threading, time
+        def model_fn(model_dir):
+            return None
+        def input_fn(body, content_type):
+            return body
+        def predict_fn(data, model):
+            if data == "stream":
+                return parts()
+            return str(os.path.exists("closed"))
+        def output_fn(prediction, accept):
+            return prediction
+        def parts():
+            try:
+                yield "one"
+                while not os.path.exists("left"):
+                    time.sleep(0.01)
+                yield "two"
+            finally:
+                open("closed", "w").close()
+        """,
+        MOORAGE_THREADS=2,
+    )
+    client = host.connect()
+    client.request("POST", "/invocations", "stream", {"Content-Type": "application/json"})
+    assert client.getresponse().read(3) == b"one"
+    client.close()
+    code = host.base / "model" / "code"
+    assert host.invoke("is it?").text == "False"
+    (code / "left").touch()
+    wait_until((code / "closed").exists, "the generator to be closed")
+    assert "already executing" not in host.log
+    assert host.stop() == 0

@@ -53,7 +53,7 @@ class BatchPredictor:
 
     def _at_once(self, inputs: list[Any]) -> list[Any]:
         if self._predict_all is not None:
-            return self._listed(self._predict_all(inputs), len(inputs))
+            return listed(self._predict_all(inputs), len(inputs))
         if len(inputs) == 1:
             return [self._predict(inputs[0])]
         if self._is_by_rows:
@@ -69,8 +69,10 @@ class BatchPredictor:
             )
         return [result for data in inputs for result in self._of_group([data])]
 
-    def _listed(self, predictions: Any, expected: int) -> list[Any]:
-        listed = list(predictions)
-        if len(listed) != expected:
-            raise ValueError(f"predict_batch_fn gave {len(listed)} predictions for {expected} inputs")
-        return listed
+
+def listed(predictions: Any, expected: int) -> list[Any]:
+    """What a `predict_batch_fn` has given. ValueError when it is not as many as there were inputs."""
+    result = list(predictions)
+    if len(result) != expected:
+        raise ValueError(f"predict_batch_fn gave {len(result)} predictions for {expected} inputs")
+    return result

@@ -153,9 +153,11 @@ def _install(requirements: Path | None, pins: Sequence[str], built: Path) -> Non
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     code, complaint = _run([*command, "--progress-bar", "off", *wanted], folder, environment)
     if code:
+        own = ["code/requirements.txt"] if requirements is not None else []
+        advice = "correct the file" if own else "name another image, or let the installed versions run"
         raise StartupError(
-            f"Installing code/requirements.txt failed with exit code {code} ({complaint or 'see above'}): "
-            "correct the file, or check that this machine reaches its package index."
+            f"Installing {' with '.join([*own, *pins])} failed with exit code {code} ({complaint or 'see above'}): "
+            f"{advice}, or check that this machine reaches its package index."
         )
     logger.info("installed in %.1f s", time.monotonic() - began)
 

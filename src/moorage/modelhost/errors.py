@@ -28,15 +28,6 @@ class InvocationError(Exception):
         self.message = message
 
 
-class Responded(InvocationError):
-    """User code has made the whole reply, with a status other than 200."""
-
-    def __init__(self, status: int, body: bytes, content_type: str) -> None:
-        super().__init__(status, body.decode(errors="replace"))
-        self.body = body
-        self.content_type = content_type
-
-
 def user_traceback(error: BaseException) -> list[str]:
     """Without our own frames, which come first and tell the user nothing."""
     trace = error.__traceback__

@@ -13,13 +13,14 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from moorage.modelhost import output
 from moorage.modelhost.errors import StartupError
 from moorage.modelhost.settings import Settings
 from moorage.modelhost.shared import Shared
@@ -38,32 +39,35 @@ def fork_worker(settings: Settings, number: int) -> Forked:
     """StartupError when the system has no room for another process."""
     from moorage.modelhost import worker  # here, because nobody needs it who does not fork
 
+    with channel() as (control, shared, descriptors):
+        pid = _fork(
+            partial(worker.main, *descriptors, os.getpid(), number),
+            descriptors=descriptors,
+            directory=settings.code_dir,
+            environment=environment_of(settings),
+        )
+    return Forked(pid, control, shared)
+
+
+@contextmanager
+def channel() -> Iterator[tuple[socket.socket, Shared, tuple[int, int]]]:
+    """Our end of a socket pair, the memory that a worker shares with us, and the descriptors of its end and of that
+    memory, which are open until the block has started it. StartupError when the system has no room for that."""
     with ExitStack() as stack:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             stack.callback(theirs.close)
-            unless_forked = stack.enter_context(ExitStack())
-            unless_forked.callback(ours.close)
+            unless_started = stack.enter_context(ExitStack())
+            unless_started.callback(ours.close)
             shared, memory = Shared.create()
             stack.callback(os.close, memory)
-            descriptors = theirs.fileno(), memory
-            pid = _fork(
-                partial(worker.main, *descriptors, os.getpid(), number),
-                descriptors=descriptors,
-                directory=settings.code_dir,
-                environment=environment_of(settings),
-            )
+            yield ours, shared, (theirs.fileno(), memory)
         except OSError as error:
-            raise no_room(error) from error
-        unless_forked.pop_all()
-    return Forked(pid, ours, shared)
-
-
-def no_room(error: OSError) -> StartupError:
-    return StartupError(
-        f"No process can be started for the model ({error}): give the container more memory, processes or file "
-        "descriptors."
-    )
+            raise StartupError(
+                f"No process can be started for the model ({error}): give the container more memory, processes or "
+                "file descriptors."
+            ) from error
+        unless_started.pop_all()
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -129,9 +133,9 @@ def _leave_the_front(descriptors: Collection[int]) -> None:
 
 def _end(status: int) -> NoReturn:
     """As the interpreter ends, with what user code has registered for that, but without the front's own objects."""
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for those that are no daemons
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            stream.flush()
-    os._exit(status)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for those that are no daemons
+        atexit._run_exitfuncs()
+        output.flush()
+    finally:
+        os._exit(status)  # whatever user code does: behind us on the stack is the front

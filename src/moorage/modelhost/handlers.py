@@ -17,19 +17,22 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
-from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from types import GeneratorType, ModuleType
 from typing import Any
 
 from moorage.modelhost import encoding, families, responses, versions
-from moorage.modelhost.batches import BatchPredictor, Raised
+from moorage.modelhost.batches import BatchPredictor, Raised, listed
 from moorage.modelhost.context import FORWARDED_HEADERS, Context
-from moorage.modelhost.errors import Responded, StartupError
-from moorage.modelhost.families.base import Answer, ErrorReply, Family
+from moorage.modelhost.errors import StartupError
+from moorage.modelhost.families.base import ErrorReply, Family
 from moorage.modelhost.settings import Settings
 
 Function = Callable[..., Any]
+Steps = Generator[Any, Any, Any]
+"""Yields what user functions return, and is sent what came of it."""
+Answer = tuple[bytes | Iterator[Any] | AsyncIterator[Any], str, Context | None]
+"""A whole body, or the parts of a stream; its content type; and what user code has said of the reply besides."""
 
 _REPLACED_BY_TRANSFORM = ("input_fn", "predict_fn", "predict_batch_fn", "output_fn")
 _SHIMS = Path(__file__).with_name("shims")
@@ -66,8 +69,11 @@ _context: ContextVar[Context] = ContextVar("context")
 
 
 def _is_async(function: Function) -> bool:
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    return inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+    """Also of an object that is called as a function is."""
+    return any(
+        inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+        for called in (function, type(function).__call__)
+    )
 
 
 class Handler:
@@ -119,14 +125,15 @@ class Handler:
         self._input = self._functions.get("input_fn", self._family.decode)
         self._output = self._functions.get("output_fn")
         predict_all = self._functions.get("predict_batch_fn")
-        if predict_all is None:
-            self._predict = self._functions.get("predict_fn", self._family.predict)
-            if self._transform is None and "predict_fn" not in self._given:
-                self._family.check(self._model)
-        else:
-            self._predict = self._functions.get(
-                "predict_fn", lambda data, model: predict_all([data], model)[0]
+        if predict_all is not None and _is_async(self._given["predict_batch_fn"]):
+            raise StartupError(
+                f"predict_batch_fn in {self._settings.program} is async, and async functions run side by side, not "
+                "in batches: make it a plain function, or define an async predict_fn(data, model) in its place."
             )
+        default = self._family.predict if predict_all is None else _of_one(predict_all)
+        self._predict = self._functions.get("predict_fn", default)
+        if self._transform is None and self._predict == self._family.predict:
+            self._family.check(self._model)
         self._batches = BatchPredictor(
             lambda data: self._finished(self._predict(data, self._model)),
             None if predict_all is None else lambda inputs: predict_all(inputs, self._model),
@@ -154,8 +161,9 @@ class Handler:
         """Why several invocations cannot be one batch, or None when they can."""
         if self._transform is not None:
             return "transform_fn makes the whole reply to one invocation"
-        if "predict_fn" in self._takes_context:
-            return "predict_fn takes the context of one invocation"
+        for name in ("predict_fn", "predict_batch_fn"):
+            if name in self._takes_context:
+                return f"{name} takes the context of one invocation"
         return "functions are async, and run side by side" if self.is_async else None
 
     def version_differences(self) -> list[str]:
@@ -164,20 +172,12 @@ class Handler:
         return versions.differences(named)
 
     def explain(self, error: BaseException) -> ErrorReply:
-        if isinstance(error, Responded):
-            return ErrorReply(error.status, error.body, error.content_type)
         return self._family.explain(error)
 
     def transform(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Answer:
         """One invocation; `context` when `takes_context`. Raises InvocationError, or whatever user code raises."""
-        steps = self._steps(body, headers, context)
-        try:
-            result = next(steps)
-            while True:
-                result = steps.send(self._finished(result))
-        except StopIteration as end:
-            answer: Answer = end.value
-            return answer
+        answer: Answer = self._run(self._steps(body, headers, context))
+        return answer
 
     async def transform_async(
         self, body: bytes, headers: Mapping[str, str], context: Context | None
@@ -198,35 +198,59 @@ class Handler:
         """Several invocations, whose predictions are made at once where the inputs are alike."""
         results: list[Any] = []
         for call in calls:
-            results.append(self._alone(self._read, *call))
+            results.append(self._alone(self._reading(*call)))
         read = [number for number, result in enumerate(results) if not isinstance(result, Raised)]
         predictions = self._batches.predict(
-            [results[number] for number in read], [calls[number][1].get("content-type") for number in read]
+            [self._row_or_rows(results[number]) for number in read],
+            [calls[number][1].get("content-type") for number in read],
         )
         for number, prediction in zip(read, predictions, strict=True):
             _, headers, context = calls[number]
             results[number] = prediction
             if not isinstance(prediction, Raised):
-                results[number] = self._alone(self._write, prediction, headers, context)
+                results[number] = self._alone(self._writing(prediction, headers, context))
         return results
 
-    def _alone(self, step: Function, *arguments: Any) -> Any:
+    def _row_or_rows(self, data: Any) -> Any:
+        """What the family's own `predict` makes of an input, so that it can be one of several."""
+        return self._family.as_rows(data, self._model) if self._predict == self._family.predict else data
+
+    def _alone(self, steps: Steps) -> Any:
         """What fails for one invocation of a batch does not fail for the others."""
         try:
-            return step(*arguments)
+            return self._run(steps)
         except Exception as error:
             return Raised(error)
 
-    def _read(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Any:
-        content_type, _ = self._begin(headers, context)
-        data = self._finished(self._input(self._text_or_bytes(body, content_type), content_type))
-        return self._family.as_rows(data, self._model) if "predict_fn" not in self._given else data
+    def _run(self, steps: Steps) -> Any:
+        try:
+            result = next(steps)
+            while True:
+                result = steps.send(self._finished(result))
+        except StopIteration as end:
+            return end.value
 
-    def _write(self, prediction: Any, headers: Mapping[str, str], context: Context | None) -> Answer:
+    def _steps(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Steps:
+        if self._transform is not None:
+            content_type, accept = self._begin(headers, context)
+            data = self._text_or_bytes(body, content_type)
+            result = yield self._transform(self._model, data, content_type, accept)
+            return self._answer(result, accept, context)
+        data = yield from self._reading(body, headers, context)
+        prediction = yield self._predict(data, self._model)
+        return (yield from self._writing(prediction, headers, context))
+
+    def _reading(self, body: bytes, headers: Mapping[str, str], context: Context | None) -> Steps:
+        content_type, _ = self._begin(headers, context)
+        return (yield self._input(self._text_or_bytes(body, content_type), content_type))
+
+    def _writing(self, prediction: Any, headers: Mapping[str, str], context: Context | None) -> Steps:
         _, accept = self._begin(headers, context)
         if self._output is not None:
-            return self._answer(self._finished(self._output(prediction, accept)), accept)
-        return self._encoded(prediction, accept)
+            return self._answer((yield self._output(prediction, accept)), accept, context)
+        if isinstance(prediction, (bytes, bytearray)) or _is_stream(prediction.__class__):
+            return self._answer(prediction, accept, context)
+        return *self._family.encode(prediction, accept), context
 
     def _begin(self, headers: Mapping[str, str], context: Context | None) -> tuple[str | None, str]:
         """The content type of the request, and what the reply may be."""
@@ -240,58 +264,40 @@ class Handler:
     def _text_or_bytes(self, body: bytes, content_type: str | None) -> bytes | str:
         return encoding.to_text(body) if self._family.is_text(content_type) else body
 
-    def _steps(
-        self, body: bytes, headers: Mapping[str, str], context: Context | None
-    ) -> Generator[Any, Any, Answer]:
-        """Yields what user functions return, and is sent what came of it."""
-        content_type, accept = self._begin(headers, context)
-        data = self._text_or_bytes(body, content_type)
-        if self._transform is not None:
-            result = yield self._transform(self._model, data, content_type, accept)
-            return self._answer(result, accept)
-        read = yield self._input(data, content_type)
-        prediction = yield self._predict(read, self._model)
-        if self._output is not None:
-            written = yield self._output(prediction, accept)
-            return self._answer(written, accept)
-        return self._encoded(prediction, accept)
-
-    def _encoded(self, prediction: Any, accept: str) -> Answer:
-        if isinstance(prediction, (bytes, bytearray)) or _is_stream(prediction.__class__):
-            return self._answer(prediction, accept)
-        return self._family.encode(prediction, accept)
-
     def _finished(self, result: Any) -> Any:
         if _may_be_awaitable(result.__class__) and inspect.isawaitable(result):
             return self._wait(result)
         return result
 
-    def _answer(self, result: Any, accept: str) -> Answer:
+    def _answer(self, result: Any, accept: str, context: Context | None) -> Answer:
         body, content_type = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
-        content_type = content_type or self._family.reply_type(accept)
+        content_type = str(content_type or self._family.reply_type(accept))
         if isinstance(body, str):
-            return body.encode(), str(content_type)
+            return body.encode(), content_type, context
         if isinstance(body, (bytes, bytearray, memoryview)):
-            return bytes(body), str(content_type)
+            return bytes(body), content_type, context
         if _is_stream(body.__class__):
-            return body, str(content_type)
+            return body, content_type, context
         response = responses.read(body)
         if response is not None:
-            return _responded(response)
+            return self._responded(response, context)
         # Neither text nor bytes, such as a dict from transform_fn: encoded as the default output_fn would.
         media = encoding.media_type(content_type)
         media = media if encoding.supports(media) else encoding.JSON
-        return encoding.encode(body, media), media
+        return encoding.encode(body, media), media, context
 
-
-def _responded(response: responses.Response) -> Answer:
-    if response.status != HTTPStatus.OK:
-        raise Responded(response.status, response.body, response.content_type)
-    context = _context.get(None)
-    if context is not None:
+    def _responded(self, response: responses.Response, context: Context | None) -> Answer:
+        context = context or Context(model_dir=self.model_dir, headers={})
+        context.set_response_status(response.status)
+        context.set_response_content_type(response.content_type)
         for name in FORWARDED_HEADERS & response.headers.keys():
             context.set_response_header(name, response.headers[name])
-    return response.body, response.content_type
+        return response.body, response.content_type, context
+
+
+def _of_one(predict_all: Function) -> Function:
+    """A `predict_fn` by a `predict_batch_fn`."""
+    return lambda data, model: listed(predict_all([data], model), 1)[0]
 
 
 def _import_program(settings: Settings) -> ModuleType | None:

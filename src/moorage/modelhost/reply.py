@@ -98,8 +98,7 @@ class Reply:
 
     def error(self, said: ErrorReply) -> None:
         self.begin(said.content_type, None)
-        body = said.body if isinstance(said.body, bytes) else said.body.encode(errors="replace")
-        self.whole(body, said.status)
+        self.whole(said.body.encode(errors="replace"), said.status)
 
     def end(self) -> None:
         """Of a stream."""

@@ -1,12 +1,13 @@
 """Response objects that user code returns: flask's, werkzeug's, starlette's, and that of the shims."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 
 class Response(NamedTuple):
     status: int
-    body: bytes
+    body: bytes | Iterator[Any] | AsyncIterator[Any]
+    """A whole one, or the parts of a stream."""
     content_type: str
     headers: Mapping[str, str]
     """All of them."""
@@ -18,9 +19,19 @@ def read(result: Any) -> Response | None:
     headers = getattr(result, "headers", None)
     if not isinstance(status, int) or headers is None:
         return None
-    get_data = getattr(result, "get_data", None)
-    body = get_data() if callable(get_data) else getattr(result, "body", None)
-    if not isinstance(body, (bytes, bytearray, memoryview)):
+    body = _body(result)
+    if isinstance(body, (bytearray, memoryview)):
+        body = bytes(body)
+    if not isinstance(body, (bytes, Iterator, AsyncIterator)):
         return None
     named = {str(name).lower(): str(value) for name, value in headers.items()}
-    return Response(status, bytes(body), named.get("content-type", "application/json"), named)
+    return Response(status, body, named.get("content-type", "application/json"), named)
+
+
+def _body(result: Any) -> Any:
+    if getattr(result, "is_streamed", False):  # flask's and werkzeug's
+        return result.iter_encoded()
+    get_data = getattr(result, "get_data", None)
+    if callable(get_data):
+        return get_data()
+    return getattr(result, "body_iterator", None) or getattr(result, "body", None)  # starlette's

@@ -193,5 +193,7 @@ def _environments_dir(environ: Mapping[str, str]) -> Path:
     try:
         home = Path.home()
     except RuntimeError:  # a container may run as a user that has no entry in passwd
-        home = Path(environ.get("TMPDIR") or "/tmp")  # noqa: S108
+        import tempfile  # here, because it imports much that is of no use otherwise
+
+        home = Path(tempfile.gettempdir())
     return home / ".cache" / "moorage" / "environments"

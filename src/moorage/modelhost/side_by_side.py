@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
@@ -56,32 +56,28 @@ class SideBySide:
         self._heartbeat: asyncio.TimerHandle | None = None
         self._lost_threads = 0
         self._threads = None if handler.is_async else ThreadPoolExecutor(settings.threads, "invocation")
-        self._server: Server | None = None
+        self._server: Server
+        """Whose rounds `run` makes; nothing is started before."""
+        self._ended: asyncio.Future[None] = loop.create_future()
 
     def run(self, server: Server) -> None:
         """Returns when the front has said SHUTDOWN, and all that was there is served."""
         self._server = server
-        self._loop.run_until_complete(self._serve(server))
-
-    async def _serve(self, server: Server) -> None:
-        ended = self._loop.create_future()
-
-        def step() -> None:
-            self._is_due = False
-            if ended.done():
-                return
-            if not server.step(0):
-                ended.set_result(None)
-            elif server.patience() == 0:
-                self._step_soon()
-
-        self._step = step
-        self._loop.add_reader(server.fileno(), step)
+        self._loop.add_reader(server.fileno(), self._step)
         self._step_soon()
-        await ended
+        self._loop.run_until_complete(self._ended)
         self._loop.remove_reader(server.fileno())
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _step(self) -> None:
+        self._is_due = False
+        if self._ended.done():
+            return
+        if not self._server.step(0):
+            self._ended.set_result(None)
+        elif self._server.patience() == 0:
+            self._step_soon()
 
     def _step_soon(self) -> None:
         if not self._is_due:
@@ -121,7 +117,6 @@ class SideBySide:
             self._failed(trouble, reply, cancellation.requested)
         connection.running = None
         self._shared.served[0] += 1
-        assert self._server is not None
         self._server.ended(connection, closes=reply.closes)
         self._step_soon()
 
@@ -132,8 +127,10 @@ class SideBySide:
         if self._threads is None:
             answer = await self._handler.transform_async(request.body, request.headers, context)
         else:
-            answer = await self._in_a_thread(self._handler.transform, request.body, request.headers, context)
-        body, content_type = answer
+            answer = await self._result(
+                self._submit(self._threads, self._handler.transform, request.body, request.headers, context)
+            )
+        body, content_type, context = answer
         reply.begin(content_type, context)
         if isinstance(body, bytes):
             reply.whole(body)
@@ -142,40 +139,62 @@ class SideBySide:
             async for part in parts:
                 if reply.part(part):
                     await self._until_sent(connection)
-                if deadline.when() is not None and self._settings.timeout_seconds is not None:
+                if self._settings.timeout_seconds is not None:
                     deadline.reschedule(self._loop.time() + self._settings.timeout_seconds)
         reply.end()
 
-    async def _parts(self, body: Iterator[Any] | AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    def _parts(self, body: Iterator[Any] | AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
         """The parts of a stream, between which others run."""
         if isinstance(body, AsyncIterator):
-            try:
-                async for part in body:
-                    yield part
-                    await asyncio.sleep(0)
-            finally:
-                close = getattr(body, "aclose", None)
-                if close is not None:
-                    await close()
-            return
+            return self._of_async(body)
+        return self._of_sync(body) if self._threads is None else self._in_threads(body, self._threads)
+
+    async def _of_async(self, body: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
         try:
-            while (part := await self._next(body)) is not _END:
+            async for part in body:
                 yield part
+                await asyncio.sleep(0)
+        finally:
+            close = getattr(body, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _of_sync(self, body: Iterator[Any]) -> AsyncGenerator[Any, None]:
+        try:
+            for part in body:
+                yield part
+                await asyncio.sleep(0)
         finally:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
 
-    async def _next(self, parts: Iterator[Any]) -> Any:
-        if self._threads is not None:
-            return await self._in_a_thread(next, parts, _END)
-        await asyncio.sleep(0)
-        return next(parts, _END)
+    async def _in_threads(
+        self, body: Iterator[Any], threads: ThreadPoolExecutor
+    ) -> AsyncGenerator[Any, None]:
+        advancing: Future[Any] | None = None
+        try:
+            while True:
+                advancing = self._submit(threads, next, body, _END)
+                part = await self._result(advancing)
+                if part is _END:
+                    break
+                yield part
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None and advancing is not None and not advancing.done():
+                advancing.add_done_callback(lambda _: close())  # a generator that runs cannot be closed
+            elif close is not None:
+                async with asyncio.timeout(self._settings.timeout_seconds):
+                    await self._result(self._submit(threads, close))
 
-    async def _in_a_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What is cancelled goes on in its thread, and holds it until then."""
-        assert self._threads is not None
-        running = self._threads.submit(contextvars.copy_context().run, function, *arguments)
+    def _submit(
+        self, threads: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any
+    ) -> Future[Any]:
+        return threads.submit(contextvars.copy_context().run, function, *arguments)
+
+    async def _result(self, running: Future[Any]) -> Any:
+        """Of what runs in a thread. When it is cancelled it goes on, and holds the thread until then."""
         try:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
@@ -188,7 +207,6 @@ class SideBySide:
         self._lost_threads -= 1
 
     async def _until_sent(self, connection: Connection) -> None:
-        assert self._server is not None
         sent = self._loop.create_future()
         self._server.when_sent(connection, lambda: None if sent.done() else sent.set_result(None))
         await sent

@@ -20,15 +20,14 @@ from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.modelhost import messages, workspace
+from moorage.modelhost import messages, output, workspace
 from moorage.modelhost.batches import Raised
 from moorage.modelhost.cancellation import CANCEL_SIGNAL, Cancellation, ClientGone
 from moorage.modelhost.connection import Connection, Request
 from moorage.modelhost.context import Context, gpu_of
 from moorage.modelhost.errors import InvocationError, StartupError
-from moorage.modelhost.families.base import Answer
 from moorage.modelhost.gathering import Gathering
-from moorage.modelhost.handlers import Handler
+from moorage.modelhost.handlers import Answer, Handler
 from moorage.modelhost.messages import DUMP_SIGNAL, Failure, Kind
 from moorage.modelhost.reply import Reply
 from moorage.modelhost.serving import PATIENCE_SECONDS, Call, InvokeAll, Server
@@ -204,23 +203,17 @@ class Worker:
         cancellations = [Cancellation() for _ in calls]
         for (connection, _, _), cancellation in zip(calls, cancellations, strict=True):
             connection.running = cancellation
-        contexts = [self._context(request.headers) for _, request, _ in calls]
         self._current = Cancellation()
         self._shared.busy_since[0] = monotonic()
         try:
             answers = self._handler.transform_all(
-                [
-                    (request.body, request.headers, context)
-                    for (_, request, _), context in zip(calls, contexts, strict=True)
-                ]
+                [(request.body, request.headers, self._context(request.headers)) for _, request, _ in calls]
             )
         except BaseException as error:
             answers = [Raised(error)] * len(calls)
         streams = []
-        for (connection, _, reply), cancellation, context, answer in zip(
-            calls, cancellations, contexts, answers, strict=True
-        ):
-            step = partial(self._write, answer, reply, context)
+        for (connection, _, reply), cancellation, answer in zip(calls, cancellations, answers, strict=True):
+            step = partial(self._write, answer, reply)
             streams.append(self._run(connection, cancellation, reply, step))
         return streams
 
@@ -262,15 +255,15 @@ class Worker:
     def _answer(self, request: Request, reply: Reply) -> Stream | None:
         headers = request.headers
         context = self._context(headers)
-        return self._write(self._handler.transform(request.body, headers, context), reply, context)
+        return self._write(self._handler.transform(request.body, headers, context), reply)
 
-    def _write(self, answer: Answer | Raised, reply: Reply, context: Context | None) -> Stream | None:
+    def _write(self, answer: Answer | Raised, reply: Reply) -> Stream | None:
         if isinstance(answer, Raised):
             raise answer.error
-        body, content_type = answer
+        body, content_type, context = answer
         reply.begin(content_type, context)
         if isinstance(body, bytes):
-            _flush_output()
+            output.flush()
             reply.whole(body)
             return None
         if isinstance(body, AsyncIterator):
@@ -280,13 +273,13 @@ class Worker:
     def _advance(self, stream: Stream) -> Stream | None:
         if not stream.advance():
             return stream
-        _flush_output()
+        output.flush()
         stream.reply.end()
         return None
 
     def _close(self, stream: Stream) -> None:
         stream.close()
-        _flush_output()
+        output.flush()
         stream.reply.break_off()
 
     def _context(self, headers: dict[str, str]) -> Context | None:
@@ -305,8 +298,8 @@ class Worker:
             cancelled and type(error).__name__ == "CancelledError"
         )
         if not told_to_stop and not isinstance(error, InvocationError):
-            _log(traceback.format_exc())
-        _flush_output()
+            output.log(traceback.format_exc())
+        output.flush()
         if told_to_stop or reply.started:
             reply.break_off()
             return
@@ -342,22 +335,3 @@ def _failure(error: BaseException, settings: Settings) -> Failure:
     else:
         advice = f"check the artifact in {settings.model_dir} (the traceback is above)"
     return Failure(sentence=f"The model could not be loaded, {what}: {advice}.", detail=detail)
-
-
-# User code may have closed the streams, or put anything in their place, and perhaps nobody reads our log any more:
-# the model still serves.
-
-
-def _log(text: str) -> None:
-    try:
-        print(text, end="", file=sys.stderr, flush=True)
-    except Exception:
-        return
-
-
-def _flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: S112  there is nowhere to tell of it
-            continue

@@ -15,7 +15,7 @@ from typing import Any
 
 from moorage.modelhost import messages
 from moorage.modelhost.errors import StartupError
-from moorage.modelhost.forked import Forked, environment_of, fork_worker, no_room
+from moorage.modelhost.forked import Forked, channel, environment_of, fork_worker
 from moorage.modelhost.messages import DUMP_SIGNAL, Failure, Kind, Message
 from moorage.modelhost.settings import Settings
 from moorage.modelhost.shared import Shared, State
@@ -112,27 +112,16 @@ class WorkerProcess:
         has no room for one."""
         if settings.forks and python == Path(sys.executable):
             return cls.adopt(number, fork_worker(settings, number), settings)
-        with contextlib.ExitStack() as stack:
-            try:
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                stack.callback(theirs.close)
-                unless_launched = stack.enter_context(contextlib.ExitStack())
-                unless_launched.callback(ours.close)
-                shared, memory = Shared.create()
-                stack.callback(os.close, memory)
-                descriptors = (theirs.fileno(), memory)
-                process = await asyncio.create_subprocess_exec(
-                    *(str(python), "-P", str(_BOOTSTRAP)),
-                    *map(str, (*descriptors, os.getpid(), number)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=descriptors,
-                    cwd=settings.code_dir,
-                    env=os.environ | environment_of(settings),
-                )
-            except OSError as error:
-                raise no_room(error) from error
-            unless_launched.pop_all()
-        return cls(number, process, ours, shared, timeout_seconds=settings.timeout_seconds)
+        with channel() as (control, shared, descriptors):
+            process = await asyncio.create_subprocess_exec(
+                *(str(python), "-P", str(_BOOTSTRAP)),
+                *map(str, (*descriptors, os.getpid(), number)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=descriptors,
+                cwd=settings.code_dir,
+                env=os.environ | environment_of(settings),
+            )
+        return cls(number, process, control, shared, timeout_seconds=settings.timeout_seconds)
 
     @classmethod
     def adopt(cls, number: int, forked: Forked, settings: Settings) -> "WorkerProcess":

@@ -16,7 +16,7 @@ _TRACEBACK_LINES = 12
 
 class ErrorReply(NamedTuple):
     status: int
-    body: str | bytes
+    body: str
     content_type: str = http.TEXT
 
 
