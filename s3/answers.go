@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/gofiber/fiber/v3"
 	"github.com/valyala/fasthttp"
 	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
 )
@@ -42,6 +44,7 @@ var (
 type answers struct {
 	backend.Backend
 	*store
+	*writers
 	deletions *sync.Map // by bucket, a mutex
 }
 
@@ -128,10 +131,8 @@ func (a answers) GetObject(ctx context.Context, input *s3.GetObjectInput) (*s3.G
 		a.tellUnmodified(ctx, input.Bucket, key, input.VersionId)
 	}
 	if err == nil && input.PartNumber != nil && input.ChecksumMode == types.ChecksumModeEnabled {
-		upload := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag)
-		if upload.setChecksum(result, int(*input.PartNumber)-1) {
-			result.ChecksumType = upload.Checksums.Type
-		}
+		upload, _ := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag) // the object is there without it
+		upload.setChecksum(result, int(*input.PartNumber)-1)
 	}
 	return result, err
 }
@@ -150,10 +151,8 @@ func (a answers) HeadObject(ctx context.Context, input *s3.HeadObjectInput) (*s3
 			result = &s3.HeadObjectOutput{DeleteMarker: &isMarker, LastModified: &modified}
 		}
 	case err == nil && input.PartNumber != nil && input.ChecksumMode == types.ChecksumModeEnabled:
-		upload := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag)
-		if upload.setChecksum(result, int(*input.PartNumber)-1) {
-			result.ChecksumType = upload.Checksums.Type
-		}
+		upload, _ := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag) // the object is there without it
+		upload.setChecksum(result, int(*input.PartNumber)-1)
 	}
 	return result, err
 }
@@ -346,9 +345,9 @@ func (a answers) GetObjectAttributes(
 	if err != nil {
 		return result, err
 	}
-	upload := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag)
-	if len(upload.Parts) == 0 {
-		return result, nil
+	upload, err := a.uploadOf(*input.Bucket, *key, result.VersionId, result.ETag)
+	if err != nil || len(upload.Parts) == 0 {
+		return result, err
 	}
 	if request, ok := ctx.(*fasthttp.RequestCtx); ok {
 		request.SetUserValue(partsCount, len(upload.Parts))
@@ -359,7 +358,7 @@ func (a answers) GetObjectAttributes(
 
 // uploadOf gives the upload that a version of an object was made by, which has no parts where there was none, or the
 // object is another by now. The version may be missing where it is the latest.
-func (a answers) uploadOf(bucket, key string, version, etag *string) upload {
+func (a answers) uploadOf(bucket, key string, version, etag *string) (upload, error) {
 	path := toPath(key)
 	latest, err := a.metadata.RetrieveAttribute(nil, bucket, path, versionAttribute)
 	if err != nil {
@@ -369,18 +368,17 @@ func (a answers) uploadOf(bucket, key string, version, etag *string) upload {
 		bucket, path = filepath.Join(a.versions, bucket), filepath.Join(versionsDirectory(path), named)
 	}
 	value, err := a.metadata.RetrieveAttribute(nil, bucket, path, partsAttribute)
+	if errors.Is(err, meta.ErrNoSuchKey) || errors.Is(err, fs.ErrNotExist) {
+		return upload{}, nil
+	}
 	if err != nil {
-		return upload{}
+		return upload{}, err
 	}
 	current, err := a.metadata.RetrieveAttribute(nil, bucket, path, etagAttribute)
 	if err != nil || strings.Trim(string(current), `"`) != strings.Trim(orNone(etag), `"`) {
-		return upload{}
+		return upload{}, nil
 	}
-	result, err := unmarshalUpload(value)
-	if err != nil {
-		return upload{}
-	}
-	return result
+	return unmarshalUpload(value)
 }
 
 // partsAfter lists so many parts of an upload, from the one after the marker on.

@@ -97,12 +97,13 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	accounts := accounts{master: master}
+	accounts, writers := accounts{master: master}, newWriters()
 	// Without WithAdminServer and WithWebUI, neither the admin API nor the web interface exists.
 	server, err := s3api.New(
 		answers{
-			Backend:   keys{buckets{backend, newWriters()}},
+			Backend:   keys{buckets{backend, writers}},
 			store:     store,
+			writers:   writers,
 			deletions: new(sync.Map),
 		},
 		middlewares.RootUserConfig{Access: rootAccount, Secret: accounts.secret(rootAccount)},

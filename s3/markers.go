@@ -13,10 +13,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/oklog/ulid/v2"
 	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/s3err"
 	"golang.org/x/sys/unix"
 )
 
-const nullVersion = "null"
+const (
+	nullVersion  = "null"
+	mostAttempts = 100
+)
 
 // mark makes a delete marker for a key that there never was, in a bucket with versions. The result is nil where the
 // POSIX backend answers right.
@@ -26,6 +30,10 @@ func (a answers) mark(
 	if versioning == "" || strings.HasSuffix(key, "/") { // such keys have no versions
 		return nil, nil
 	}
+	defer a.begin(&bucket)() // it has been there, and may be deleted meanwhile
+	if _, err := os.Stat(bucket); err != nil {
+		return nil, s3err.GetBucketErr(s3err.ErrNoSuchBucket, bucket)
+	}
 	path := toPath(key)
 	if info, err := os.Lstat(filepath.Join(bucket, path)); err == nil && info.IsDir() {
 		return new(s3.DeleteObjectOutput), nil // there is no such object, nor can there be one
@@ -33,7 +41,7 @@ func (a answers) mark(
 		return nil, nil
 	}
 	temporary := filepath.Join(bucket, posix.MetaTmpDir)
-	if err := os.MkdirAll(temporary, privateDir); err != nil {
+	if err := os.Mkdir(temporary, privateDir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	file, err := os.CreateTemp(temporary, "")
@@ -63,14 +71,16 @@ func (a answers) mark(
 
 // linkBelow links a file, and makes the directories above it, which deletions of others may remove meanwhile.
 func linkBelow(from, to string) error {
-	for {
-		if err := os.MkdirAll(filepath.Dir(to), privateDir); err != nil {
+	var err error
+	for range mostAttempts {
+		if err = os.MkdirAll(filepath.Dir(to), privateDir); err != nil {
 			return err
 		}
-		if err := os.Link(from, to); !errors.Is(err, fs.ErrNotExist) {
+		if err = os.Link(from, to); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
+	return err
 }
 
 // versionsDirectory is where the POSIX backend keeps the earlier versions of what is at a path, below the bucket's

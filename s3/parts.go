@@ -37,19 +37,22 @@ func unmarshalUpload(value []byte) (upload, error) {
 	return upload{MpUploadMetadata: known}, err
 }
 
-// setChecksum sets the member of a reply that is for the checksum of one part, counted from 0, and says whether it is
-// known. The reply is a pointer to one of several structures, in which these members have the same names.
-func (u upload) setChecksum(reply any, part int) bool {
+// setChecksum sets the members of a reply that are for the checksum of one part, counted from 0, and for its type, where
+// it is known. The reply is a pointer to one of several structures, in which these members have the same names.
+func (u upload) setChecksum(reply any, part int) {
 	if u.Checksums == nil || part < 0 || part >= len(u.Checksums.OfParts) {
-		return false
+		return
 	}
-	member := reflect.ValueOf(reply).Elem().FieldByName("Checksum" + string(u.Checksums.Algorithm))
+	members := reflect.ValueOf(reply).Elem()
+	member := members.FieldByName("Checksum" + string(u.Checksums.Algorithm))
 	if !member.IsValid() {
-		return false
+		return
 	}
 	text := base64.StdEncoding.EncodeToString(u.Checksums.OfParts[part])
 	member.Set(reflect.ValueOf(&text))
-	return true
+	if kind := members.FieldByName("ChecksumType"); kind.IsValid() {
+		kind.Set(reflect.ValueOf(u.Checksums.Type))
+	}
 }
 
 // completing has the checksums of uploads that are being completed, by the uploads' ids, so that they are written

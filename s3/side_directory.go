@@ -48,8 +48,9 @@ func (d sideDirectory) StoreAttribute(f *os.File, bucket, object, attribute stri
 		return d.SideCar.StoreAttribute(f, bucket, d.place(nil, bucket, object), attribute, value)
 	}
 	place := placeOf(f, bucket, object)
-	if d.written.add(filepath.Join(bucket, place), f.Name()) {
-		d.forget(bucket, object)
+	if !d.written.is(filepath.Join(bucket, place), f.Name()) {
+		d.forget(bucket, object) // also what is at this place, where a file system gives the numbers of files again
+		d.written.add(filepath.Join(bucket, place), f.Name())
 	}
 	return d.SideCar.StoreAttribute(f, bucket, place, attribute, value)
 }
@@ -138,16 +139,20 @@ func (d sideDirectory) forget(bucket, object string) {
 	}
 }
 
-// add tells whether it is the first attribute of the file.
-func (b *beingRenamed) add(place, name string) bool {
+// is tells whether the attributes at the place are those of a file with this name.
+func (b *beingRenamed) is(place, name string) bool {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	_, known := b.names[place]
+	return b.names[place] == name
+}
+
+func (b *beingRenamed) add(place, name string) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
 	if len(b.names) >= mostBeingRenamed {
 		b.forgetRenamed()
 	}
 	b.names[place] = name
-	return !known
 }
 
 func (b *beingRenamed) has(place string) bool {

@@ -1,6 +1,8 @@
 """A bucket is deleted while objects are written to it: what is being written is not lost with it."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -65,3 +67,33 @@ def test_no_bucket_is_deleted_under_an_upload(s3: S3Program) -> None:
     assert client.head_object(Bucket="bucket", Key="a/b")["ContentLength"] == 2 * HALF
     client.delete_object(Bucket="bucket", Key="a/b")
     client.delete_bucket(Bucket="bucket")
+
+
+def test_no_delete_marker_brings_a_bucket_back(s3: S3Program) -> None:
+    client = s3.client()
+    for number in range(20):
+        bucket = f"bucket-{number}"
+        client.create_bucket(Bucket=bucket)
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        begun = threading.Barrier(5)
+
+        def mark(key: str, bucket: str = bucket, begun: threading.Barrier = begun) -> str:
+            begun.wait(30)
+            return outcome(client.delete_object, Bucket=bucket, Key=f"a/b/{key}")
+
+        with ThreadPoolExecutor(4) as threads:
+            marking = [threads.submit(mark, key) for key in "0123"]
+            begun.wait(30)
+            deleted = outcome(client.delete_bucket, Bucket=bucket)
+            outcomes = {each.result() for each in marking}
+        is_there = bucket in [each["Name"] for each in client.list_buckets()["Buckets"]]
+        assert (deleted, is_there) in [("done", False), ("BucketNotEmpty", True)]
+        assert outcomes <= ({"done"} if is_there else {"NoSuchBucket"})
+
+
+def outcome(operation: Callable[..., Any], **members: str) -> str:
+    try:
+        operation(**members)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return "done"
